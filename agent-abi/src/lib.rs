@@ -1,0 +1,2 @@
+//! The kernel/user contract.
+#![no_std]

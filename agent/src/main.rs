@@ -1,0 +1,2 @@
+//! Sidestep.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Scenario harness.
+fn main() {}
