@@ -1,0 +1,160 @@
+//! A finding: a verdict that matters to a person.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Direction, PodKey, Time, Workload};
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal, $severity:ident;)*) => {
+        /// Code of a finding; its page is `docs/findings/CODE.md`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Code {
+            $(
+                #[doc = concat!("`", $code, "`, see its page.")]
+                #[serde(rename = $code)]
+                $variant,
+            )*
+        }
+
+        impl Code {
+            /// All codes, in the order of the catalogue.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The code as users know it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code),* }
+            }
+
+            /// How much it matters.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(Self::$variant => Severity::$severity),* }
+            }
+
+            /// The page about this code: meaning, evidence, causes, remedies (Markdown).
+            #[must_use]
+            pub const fn page(self) -> &'static str {
+                match self {
+                    $(Self::$variant => include_str!(concat!("../../../docs/findings/", $code, ".md")),)*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    BypassNoRules = "bypass-no-rules", Critical;
+    BypassProxyUid = "bypass-proxy-uid", Critical;
+    BypassProxyGid = "bypass-proxy-gid", Critical;
+    BypassIpv6 = "bypass-ipv6", Critical;
+    BypassInboundDirect = "bypass-inbound-direct", Critical;
+    BypassExcluded = "bypass-excluded", Info;
+    BypassUnknown = "bypass-unknown", Warning;
+    StuckNoListener = "stuck-no-listener", Critical;
+    StuckNotAccepting = "stuck-not-accepting", Critical;
+    StuckUpstreamRefused = "stuck-upstream-refused", Warning;
+    StuckAppRefused = "stuck-app-refused", Critical;
+    AgentDegraded = "agent-degraded", Warning;
+}
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Worth knowing; nothing is broken.
+    Info,
+    /// Something is likely to hurt.
+    Warning,
+    /// Traffic is unprotected or lost.
+    Critical,
+}
+
+impl Severity {
+    /// Name in metrics, JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// How sure the agent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confidence {
+    /// One source says so.
+    Probable,
+    /// Independent sources agree.
+    Certain,
+}
+
+impl Confidence {
+    /// Name in JSON and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Probable => "probable",
+            Self::Certain => "certain",
+        }
+    }
+}
+
+/// One fact that speaks for a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What it is about: `connections`, `destination`, `process`, `uid`, `annotation`, …
+    pub what: String,
+    /// The fact.
+    pub value: String,
+}
+
+/// Whether the evidence still comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum FindingState {
+    /// It does.
+    Open,
+    /// It stopped at this time, or the pod is gone.
+    Resolved {
+        /// When.
+        at: Time,
+    },
+}
+
+/// A verdict that matters to a person. One per pod and code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Code.
+    pub code: Code,
+    /// Severity of the code.
+    pub severity: Severity,
+    /// How sure.
+    pub confidence: Confidence,
+    /// The pod; `None` for findings about the agent itself.
+    pub pod: Option<PodKey>,
+    /// Its workload.
+    pub workload: Option<Workload>,
+    /// The container whose traffic it is, if known.
+    pub container: Option<String>,
+    /// Which way the traffic goes, where it matters.
+    pub direction: Option<Direction>,
+    /// One sentence: what is wrong.
+    pub summary: String,
+    /// The facts.
+    pub evidence: Vec<Evidence>,
+    /// What to change, naming the exact annotation, rule, container or setting.
+    pub remedy: String,
+    /// Connections concerned since it was opened.
+    pub connections: u64,
+    /// First evidence.
+    pub first_seen: Time,
+    /// Last evidence.
+    pub last_seen: Time,
+    /// Open or resolved.
+    #[serde(flatten)]
+    pub state: FindingState,
+}

@@ -1,0 +1,121 @@
+//! Everything that may happen to the engine, and everything it may say.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Finding;
+use crate::model::{
+    AgentStats, CgroupId, Coverage, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey, Signal,
+};
+
+/// What the engine is told at its start and cannot change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// Name of the node, in the board and in metrics' target labels.
+    pub node: String,
+    /// Most edges held; the rest is counted under its pod without destinations.
+    pub max_edges: usize,
+    /// Most connections held back because their pod is not known yet.
+    pub max_unbound: usize,
+    /// Seconds a finding stays open without new evidence.
+    pub resolve_after_s: u32,
+    /// Seconds a resolved finding, or one of a pod that is gone, stays visible.
+    pub keep_resolved_s: u32,
+    /// Seconds a capture listener may hold queued connections without accepting any.
+    pub not_accepting_after_s: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: String::new(),
+            max_edges: 16_384,
+            max_unbound: 4_096,
+            resolve_after_s: 120,
+            keep_resolved_s: 600,
+            not_accepting_after_s: 3,
+        }
+    }
+}
+
+/// One input. A recording is a sequence of these with their times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Input {
+    /// Time passed; nothing else happened.
+    Tick,
+    /// What the last drain of the edge map found new.
+    Edges(Vec<EdgeDelta>),
+    /// A ring buffer record.
+    Signal(Signal),
+    /// Who is who changed.
+    Change(Change),
+    /// Accept queues of *all* listening sockets of one namespace; a listener that is not
+    /// in the list is not there any more.
+    Queues {
+        /// The namespace.
+        netns: NetnsId,
+        /// Its listening sockets.
+        queues: Vec<ListenerQueue>,
+    },
+    /// What the node lets us see; sent at start and whenever it changes.
+    Coverage(Coverage),
+    /// The agent's own counters.
+    Stats(AgentStats),
+}
+
+/// A change of who is who.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A pod appeared or changed.
+    Pod(Box<Pod>),
+    /// A pod is gone.
+    PodGone(PodKey),
+    /// A network namespace appeared or changed.
+    Netns {
+        /// Its inode.
+        netns: NetnsId,
+        /// Names it is known under (bind mounts such as `/run/netns/x`), possibly none.
+        paths: Vec<String>,
+        /// Addresses on its interfaces without loopback's, possibly none if they could not be read.
+        addresses: Vec<IpAddr>,
+        /// The node's own namespace.
+        host: bool,
+    },
+    /// A network namespace is gone.
+    NetnsGone(NetnsId),
+    /// A cgroup with processes appeared or changed.
+    Cgroup {
+        /// Its inode in the v2 hierarchy.
+        cgroup: CgroupId,
+        /// Path below the hierarchy's root.
+        path: String,
+        /// Pod uid found in the path (with `-` restored), if it looks like a kubelet's.
+        pod_uid: Option<String>,
+        /// Container id found in the path.
+        container_id: Option<String>,
+        /// Network namespace of its processes.
+        netns: Option<NetnsId>,
+    },
+    /// A cgroup is gone.
+    CgroupGone(CgroupId),
+    /// A source of identity failed or recovered, in plain words; degraded, never fatal.
+    Source {
+        /// `pods-dir`, `proc`, `cgroups`, …
+        source: String,
+        /// What is wrong, where, and what to do; `None` when it works again.
+        trouble: Option<String>,
+    },
+}
+
+/// What the engine wants told at once; the rest is on the board.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Output {
+    /// A finding was opened.
+    Opened(Box<Finding>),
+    /// A finding's evidence stopped.
+    Resolved(Box<Finding>),
+}

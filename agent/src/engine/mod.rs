@@ -1,0 +1,16 @@
+//! CORE: the pure heart. Inputs in, findings and a board out.
+//!
+//! A sans-IO state machine with a single owner: no locks, no async, no I/O, no clock of
+//! its own. The same inputs give the same outputs, bit for bit; that is what makes a
+//! recording of a customer's node a test.
+
+mod board;
+mod finding;
+mod input;
+
+pub use board::{
+    Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow, Reason,
+    Stage, Verdict,
+};
+pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
+pub use input::{Change, Config, Input, Output};

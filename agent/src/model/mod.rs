@@ -1,0 +1,21 @@
+//! The nouns of Sidestep as plain data, shared by the core and its edges.
+//!
+//! Everything here is a value: no I/O, no clocks, no behaviour beyond parsing and
+//! printing itself. The edges (probe, node, cluster) translate what they see into
+//! these types; the core never learns where they came from. That is what lets a
+//! recording replay bit for bit.
+
+mod coverage;
+mod net;
+mod pod;
+mod signal;
+mod time;
+
+pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, SignalCoverage};
+pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
+pub use pod::{Container, ContainerKind, Pod, PodKey, Workload};
+pub use signal::{
+    Arrival, Counts, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener, ListenerQueue,
+    Outcome, Process, Signal,
+};
+pub use time::Time;
