@@ -1,2 +1,47 @@
-//! Developer commands.
-fn main() {}
+//! Everything a developer of Sidestep runs: one file per command, each with its `Options` and its `run`.
+//!
+//! Why a crate and not scripts: the same code finds the tools, builds the probes, boots the kernels and reads the
+//! results, on a laptop and in CI, and the compiler checks it. Every command fetches what it needs through
+//! [`setup::need`], so none of them has a "first do this" in its documentation.
+//!
+//! It must never write outside the checkout's `target/` and the cache folder (see [`cache`]), apart from packages of
+//! the host that it names before it installs them.
+
+mod build;
+mod cache;
+mod paths;
+mod process;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Build, check and try Sidestep")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find or install what the other commands need
+    Setup(setup::Options),
+    /// Build the probes and the agent
+    Build(build::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(options) => setup::run(&options),
+        Command::Build(options) => build::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
