@@ -4,6 +4,8 @@
 //! [`engine::Input`]s, the engine turns those into a board, the outputs read the board.
 //! Only the composition root knows both ends.
 
+pub mod cli;
 pub mod engine;
 pub mod mesh;
 pub mod model;
+pub mod output;
