@@ -14,8 +14,8 @@ fn main() -> Result<(), String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
-    let object = std::env::var_os(VARIABLE)
-        .map_or_else(|| target.join("bpf/sidestep.bpf.o"), PathBuf::from);
+    let object =
+        std::env::var_os(VARIABLE).map_or_else(|| target.join("bpf/sidestep.bpf.o"), PathBuf::from);
     println!("cargo:rerun-if-changed={}", object.display());
     if !workspace.join("agent-ebpf/Cargo.toml").exists() {
         return Ok(());

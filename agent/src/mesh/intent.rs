@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::capture::{self, Rules};
+
 /// Where an intent was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntentSource {
@@ -68,31 +70,31 @@ pub struct Intent {
     pub mesh_init_containers: Vec<String>,
     /// Addresses the proxy binds when it dials its own app (127.0.0.6, ::6).
     pub inbound_bind: Vec<IpAddr>,
+    /// Inbound capture leaves accepted sockets the destination that was asked for (TPROXY):
+    /// whose listener accepted tells, not on which port.
+    pub inbound_keeps_destination: bool,
     /// Settings that decide whether IPv6 is captured, for remedies.
     pub ipv6_setting: String,
     /// What the intent says, one line each, for people.
     pub describe: Vec<String>,
     /// What could not be understood (an unknown annotation value), each with what, where, what to do.
     pub problems: Vec<String>,
+    /// The lists behind [`Intent::outbound`] and [`Intent::inbound`].
+    pub(super) rules: Rules,
 }
 
 impl Intent {
     /// What must happen to a connection that a container other than the proxy opens to `to`.
-    /// `own` are the pod's own addresses.
+    /// `own` are the pod's own addresses. Users and groups are not considered: whose socket it
+    /// is, the caller knows.
     #[must_use]
     pub fn outbound(&self, to: SocketAddr, own: &[IpAddr]) -> Expectation {
-        let _ = (to, own);
-        Expectation::Captured {
-            port: self.outbound_port,
-        }
+        capture::expectation(self.rules.outbound(to, own), self.outbound_port)
     }
 
     /// What must happen to a connection that `from` opens to the pod's port `port`.
     #[must_use]
     pub fn inbound(&self, from: IpAddr, port: u16, own: &[IpAddr]) -> Expectation {
-        let _ = (from, port, own);
-        Expectation::Captured {
-            port: self.inbound_port,
-        }
+        capture::expectation(self.rules.inbound(from, port, own), self.inbound_port)
     }
 }

@@ -1,0 +1,140 @@
+//! The rules a mesh's settings amount to, without users and groups.
+//!
+//! The order of the questions is the order of the mesh's own rules: which of two reasons
+//! for going direct is told depends on it. Sockets of the proxy itself (user, group) are
+//! the caller's business: it knows whose socket it is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    intent::{Exemption, Expectation},
+    nets::NetSet,
+    ports::PortSet,
+    profile::Mode,
+    read::Sourced,
+};
+
+/// What is captured and what is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    pub mode: Sourced<Mode>,
+    pub include_inbound_ports: Sourced<PortSet>,
+    pub exclude_inbound_ports: Sourced<PortSet>,
+    pub exclude_inbound_ranges: Sourced<NetSet>,
+    pub include_outbound_ports: Sourced<PortSet>,
+    pub exclude_outbound_ports: Sourced<PortSet>,
+    pub include_outbound_ranges: Sourced<NetSet>,
+    pub exclude_outbound_ranges: Sourced<NetSet>,
+    /// Left alone whatever the settings say.
+    pub exempt_inbound_ports: PortSet,
+    /// Left alone whatever the settings say.
+    pub exempt_outbound_ports: PortSet,
+    /// Excluded inbound ports count only while all inbound ports are captured.
+    pub inbound_exclusions_need_wildcard: bool,
+    /// Ports of the proxy itself: excluding one is the mesh's doing, not the user's.
+    pub own_ports: Vec<u16>,
+    /// Addresses the proxy binds when it dials its own app.
+    pub inbound_bind: Vec<IpAddr>,
+}
+
+impl Rules {
+    /// Why a connection to `to` may go direct, `None` if it must be captured.
+    pub(super) fn outbound(&self, to: SocketAddr, own: &[IpAddr]) -> Option<Exemption> {
+        let (ip, port) = (to.ip().to_canonical(), to.port());
+        if self.mode.value == Mode::Off {
+            return off(&self.mode.source);
+        }
+        if self.exempt_outbound_ports.contains(port) {
+            return Some(Exemption::MeshPort);
+        }
+        if self.exclude_outbound_ports.value.contains(port) {
+            return self.port_listed(port, &self.exclude_outbound_ports.source);
+        }
+        if is_local(ip, own) {
+            return Some(Exemption::Local);
+        }
+        if self.exclude_outbound_ranges.value.contains(ip) {
+            return listed(&self.exclude_outbound_ranges.source);
+        }
+        let included = self.include_outbound_ports.value.contains(port)
+            || self.include_outbound_ranges.value.contains(ip);
+        match included {
+            true => None,
+            false if self.outbound_is_off() => off(&self.include_outbound_ranges.source),
+            false => listed(&self.include_outbound_ranges.source),
+        }
+    }
+
+    /// Why a connection from `from` to port `port` may come in direct, `None` if it must be captured.
+    pub(super) fn inbound(&self, from: IpAddr, port: u16, own: &[IpAddr]) -> Option<Exemption> {
+        let from = from.to_canonical();
+        if self.mode.value == Mode::Off {
+            return off(&self.mode.source);
+        }
+        if is_local(from, own) || self.inbound_bind.contains(&from) {
+            return Some(Exemption::Local);
+        }
+        if self.exempt_inbound_ports.contains(port) {
+            return Some(Exemption::MeshPort);
+        }
+        if self.inbound_exclusions_count() && self.exclude_inbound_ports.value.contains(port) {
+            return self.port_listed(port, &self.exclude_inbound_ports.source);
+        }
+        if self.exclude_inbound_ranges.value.contains(from) {
+            return listed(&self.exclude_inbound_ranges.source);
+        }
+        match self.include_inbound_ports.value.contains(port) {
+            true => None,
+            false if self.include_inbound_ports.value.is_empty() => {
+                off(&self.include_inbound_ports.source)
+            }
+            // Not captured because nobody listed it, and nobody would: it is the proxy's.
+            false => self.port_listed(port, &self.include_inbound_ports.source),
+        }
+    }
+
+    /// Nothing at all is captured on the way out.
+    pub(super) fn outbound_is_off(&self) -> bool {
+        self.include_outbound_ranges.value.is_empty()
+            && self.include_outbound_ports.value.is_empty()
+    }
+
+    /// Whether the list of excluded inbound ports has any effect.
+    pub(super) fn inbound_exclusions_count(&self) -> bool {
+        !self.inbound_exclusions_need_wildcard || self.include_inbound_ports.value == PortSet::All
+    }
+
+    fn port_listed(&self, port: u16, source: &str) -> Option<Exemption> {
+        if self.own_ports.contains(&port) {
+            Some(Exemption::MeshPort)
+        } else {
+            listed(source)
+        }
+    }
+}
+
+/// What an exemption, or none, means for a direction captured at `port`.
+pub(super) fn expectation(exempt: Option<Exemption>, port: u16) -> Expectation {
+    match exempt {
+        Some(by) => Expectation::Exempt { by },
+        None => Expectation::Captured { port },
+    }
+}
+
+/// Loopback in the kernel's sense: the address of an interface of this namespace, or the
+/// unspecified address (connect(2) takes it for loopback).
+fn is_local(ip: IpAddr, own: &[IpAddr]) -> bool {
+    ip.is_loopback() || ip.is_unspecified() || own.iter().any(|o| o.to_canonical() == ip)
+}
+
+fn listed(source: &str) -> Option<Exemption> {
+    Some(Exemption::Listed {
+        source: source.to_owned(),
+    })
+}
+
+fn off(source: &str) -> Option<Exemption> {
+    Some(Exemption::DirectionOff {
+        source: source.to_owned(),
+    })
+}

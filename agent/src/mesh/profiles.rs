@@ -1,0 +1,181 @@
+//! All profiles the agent knows: those built in, and those of the operator's directory.
+//!
+//! Files are embedded as a directory, so that no code names a mesh. Reading a directory is
+//! somebody else's job: this module gets texts.
+
+use include_dir::{Dir, include_dir};
+
+use super::{
+    intent::Intent,
+    member,
+    profile::{Profile, ProfileError},
+};
+use crate::model::{Listener, Pod};
+
+static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/src/mesh/profiles");
+
+/// The meshes the agent knows. The first one that a pod belongs to counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Profiles(Vec<Profile>);
+
+impl Profiles {
+    /// The profiles built into the agent.
+    ///
+    /// # Errors
+    /// Never in a build whose tests pass: they read every file of it.
+    pub fn embedded() -> Result<Self, ProfileError> {
+        let files = EMBEDDED.files().map(|file| {
+            let name = file.path().display().to_string();
+            (name, file.contents_utf8().unwrap_or_default().to_owned())
+        });
+        read(files.collect()).map(Self)
+    }
+
+    /// The profiles built in and those of `extra` (file name and text of each). One of `extra`
+    /// comes before those built in, and replaces the one of the same name.
+    ///
+    /// # Errors
+    /// The first file with a mistake: what, where, and what to do.
+    pub fn with_dir(extra: Vec<(String, String)>) -> Result<Self, ProfileError> {
+        let mut profiles = read(extra)?;
+        for built_in in Self::embedded()?.0 {
+            if !profiles.iter().any(|p| p.name == built_in.name) {
+                profiles.push(built_in);
+            }
+        }
+        Ok(Self(profiles))
+    }
+
+    /// What must be captured in this pod; `None` if it is in no mesh that is known.
+    ///
+    /// The manifest decides. Where there is none (the pod is known only from the node), the
+    /// listening sockets of its namespace do: each with the uid that owns it.
+    #[must_use]
+    pub fn intent(&self, pod: &Pod, listeners: &[(Listener, u32)]) -> Option<Intent> {
+        if member::has_manifest(pod) {
+            self.0.iter().find_map(|p| member::by_manifest(p, pod))
+        } else {
+            self.0
+                .iter()
+                .find_map(|p| member::by_listeners(p, pod, listeners))
+        }
+    }
+
+    /// Names and the versions each was checked against, in order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|p| (p.name.as_str(), p.checked_against.as_str()))
+    }
+}
+
+fn read(mut files: Vec<(String, String)>) -> Result<Vec<Profile>, ProfileError> {
+    // The order of a directory is no order.
+    files.sort();
+    let mut profiles: Vec<(String, Profile)> = Vec::new();
+    for (file, text) in files {
+        let profile = Profile::parse(&file, &text)?;
+        if let Some((first, _)) = profiles.iter().find(|(_, p)| p.name == profile.name) {
+            return Err(ProfileError::Twice {
+                name: profile.name,
+                first: first.clone(),
+                second: file,
+            });
+        }
+        profiles.push((file, profile));
+    }
+    Ok(profiles.into_iter().map(|(_, profile)| profile).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+
+    use super::{EMBEDDED, Profiles};
+
+    const SMALL: &str = r#"
+name = "small"
+checked_against = "nothing"
+sources = []
+members = { proxy_containers = ["proxy"] }
+capture = { outbound_port = 1, inbound_port = 2, ipv6_setting = "nothing" }
+defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
+"#;
+
+    fn one(text: &str) -> Result<Profiles, String> {
+        let file = ("small.toml".to_owned(), text.to_owned());
+        Profiles::with_dir(vec![file]).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_embedded_file_is_a_profile() {
+        let profiles = Profiles::embedded().unwrap();
+        assert_eq!(profiles.names().count(), EMBEDDED.files().count());
+        assert!(EMBEDDED.files().all(|f| f.contents_utf8().is_some()));
+        assert!(profiles.names().all(|(_, checked)| !checked.is_empty()));
+    }
+
+    #[test]
+    fn a_file_of_the_operator_comes_first_and_replaces_its_namesake() {
+        let built_in = Profiles::embedded().unwrap();
+        let name = built_in.names().next().unwrap().0;
+        let profiles = one(SMALL).unwrap();
+        assert_eq!(profiles.names().next(), Some(("small", "nothing")));
+        assert_eq!(profiles.names().count(), built_in.names().count() + 1);
+        let replaced = one(&SMALL.replace("small", name)).unwrap();
+        assert_eq!(replaced.names().count(), built_in.names().count());
+        assert_eq!(replaced.names().next(), Some((name, "nothing")));
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_file_and_key() {
+        for (text, told) in [
+            (SMALL.replace("sources", "source"), "unknown field `source`"),
+            (
+                SMALL.replace("inbound_port = 2, ", ""),
+                "missing field `inbound_port`",
+            ),
+            (SMALL.replace("= 2", "= 70000"), "70000"),
+            (SMALL.replace("= 2", "= 0"), "capture: a port is 0"),
+            (
+                SMALL.replace("\"proxy\"", ""),
+                "members.proxy_containers: names no container",
+            ),
+            (
+                SMALL.replace("ports = \"*\"", "ports = \"http\""),
+                "\"http\" is not a port",
+            ),
+            (
+                SMALL.replace("include-inbound-ports = \"*\", ", ""),
+                "defaults.include-inbound-ports: is missing",
+            ),
+            (SMALL.replace("\"small\"", "\"\""), "name: is empty"),
+            (
+                SMALL.to_owned() + "[[arguments]]\nflags = [\"o\"]\nmeans = \"ipv6\"",
+                "\"o\" is not a flag",
+            ),
+            (
+                SMALL.to_owned() + "[annotations]\n\"a/b\" = \"ports\"",
+                "unknown variant `ports`",
+            ),
+            (
+                SMALL.to_owned() + "[[skip]]\nkind = \"label\"",
+                "missing field `key`",
+            ),
+        ] {
+            let error = one(&text).unwrap_err();
+            assert!(error.contains(told), "{told} not in: {error}");
+            assert!(error.contains("small.toml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn two_files_with_one_name_are_told() {
+        let files = ["a.toml", "b.toml"].map(|f| (f.to_owned(), SMALL.to_owned()));
+        let error = Profiles::with_dir(files.to_vec()).unwrap_err().to_string();
+        assert!(
+            error.contains("a.toml") && error.contains("b.toml"),
+            "{error}"
+        );
+    }
+}
