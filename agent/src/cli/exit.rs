@@ -4,7 +4,9 @@
 //! place: every error that reaches `main` becomes a [`Fault`] (what, where, what to do)
 //! with one [`Exit`]. Nothing else in the program may pick an exit code.
 
-use std::{error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt};
+
+use crate::output::{http::ListenError, log::LogError};
 
 /// Exit codes of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,10 +127,30 @@ fn indented(part: &str) -> String {
     part.trim_end().replace('\n', "\n              ")
 }
 
-fn fault_in(error: &anyhow::Error) -> Option<&Fault> {
-    error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Fault>())
+fn fault_in(error: &anyhow::Error) -> Option<Cow<'_, Fault>> {
+    error.chain().find_map(|cause| {
+        let fault = cause.downcast_ref::<Fault>().map(Cow::Borrowed);
+        fault.or_else(|| known(cause).map(Cow::Owned))
+    })
+}
+
+/// Errors of the outputs, which must not know the command line.
+fn known(cause: &(dyn Error + 'static)) -> Option<Fault> {
+    if let Some(error) = cause.downcast_ref::<ListenError>() {
+        let what = "cannot listen for /metrics and /v1";
+        let place = format!("{}: {}", error.addr, error.source);
+        return Some(Fault::new(Exit::Listen, what, place, error.to_do()));
+    }
+    let error = cause.downcast_ref::<LogError>()?;
+    match error {
+        LogError::Filter { filter, source } => Some(Fault::new(
+            Exit::Usage,
+            "the log filter is not understood",
+            format!("--log (or SIDESTEP_LOG) {filter:?}: {source}"),
+            "write a level (error, warn, info, debug, trace) or target=level pairs separated by commas",
+        )),
+        LogError::AlreadySet => None,
+    }
 }
 
 /// The text printed on stderr for an error.

@@ -5,7 +5,13 @@
 //! node-wide fault opens a finding in every pod at once; what is suppressed is counted
 //! and told. The board still has everything: the log must never be the only place.
 
-use std::io::IsTerminal;
+use std::{
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, util::SubscriberInitExt};
@@ -76,7 +82,7 @@ pub struct FindingLog {
     tokens: u64,
     refilled: Time,
     suppressed: u64,
-    suppressed_total: u64,
+    suppressed_total: Arc<AtomicU64>,
 }
 
 impl Default for FindingLog {
@@ -85,7 +91,7 @@ impl Default for FindingLog {
             tokens: BURST,
             refilled: Time(0),
             suppressed: 0,
-            suppressed_total: 0,
+            suppressed_total: Arc::default(),
         }
     }
 }
@@ -96,7 +102,7 @@ impl FindingLog {
         self.refill(now);
         if self.tokens == 0 {
             self.suppressed = self.suppressed.saturating_add(1);
-            self.suppressed_total = self.suppressed_total.saturating_add(1);
+            self.suppressed_total.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         self.tokens -= 1;
@@ -114,10 +120,10 @@ impl FindingLog {
         true
     }
 
-    /// Lines suppressed since the start.
+    /// Lines suppressed since the start, for [`super::View::with_loss`].
     #[must_use]
-    pub const fn suppressed_total(&self) -> u64 {
-        self.suppressed_total
+    pub fn suppressed_total(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.suppressed_total)
     }
 
     fn refill(&mut self, now: Time) {

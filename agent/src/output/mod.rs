@@ -4,4 +4,10 @@
 //! point back: nothing here can reach the engine, and nothing here decides what is a
 //! finding. Nothing here prints to stdout; that is the command line's business.
 
+pub mod api;
+pub mod http;
 pub mod log;
+pub mod metrics;
+mod view;
+
+pub use view::{Clock, View};

@@ -1,0 +1,205 @@
+//! From the rows of a board to the rows of metric families.
+
+use std::{collections::BTreeSet, fmt};
+
+use super::{
+    super::View,
+    catalog,
+    labels::{
+        AtLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels, MapLabel,
+        MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel, QueueLabels, ReasonLabel,
+        SourceLabel, VersionLabel,
+    },
+    page::Page,
+};
+use crate::engine::{Board, Finding, FindingState, QueueRow, Verdict};
+
+/// Connections, verdicts, handshakes, queues.
+pub(super) fn traffic(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    page.counters(
+        &catalog::CONNECTIONS,
+        board.connections.iter().map(|row| {
+            let labels = ConnectionLabels {
+                pod: PodLabels::new(&row.pod, row.workload.as_ref()),
+                leg: row.leg.as_str(),
+                result: row.result.as_str(),
+            };
+            (labels, row.connections)
+        }),
+    )?;
+    page.counters(
+        &catalog::INTERCEPTION,
+        board.interception.iter().map(|row| {
+            let labels = InterceptionLabels {
+                pod: PodLabels::new(&row.pod, row.workload.as_ref()),
+                direction: row.direction.as_str(),
+                verdict: row.verdict.as_str(),
+                reason: reason(row.verdict),
+            };
+            (labels, row.connections)
+        }),
+    )?;
+    page.histograms(
+        &catalog::HANDSHAKE,
+        board.handshakes.iter().map(|row| {
+            let pod = PodLabels::new(&row.pod, row.workload.as_ref());
+            (
+                LegLabels {
+                    pod,
+                    leg: row.leg.as_str(),
+                },
+                &row.histogram,
+            )
+        }),
+    )?;
+    queues(page, &board.queues)
+}
+
+fn queues(page: &mut Page<'_, '_>, rows: &[QueueRow]) -> fmt::Result {
+    fn labels(row: &QueueRow) -> QueueLabels<'_> {
+        QueueLabels {
+            pod: PodLabels::new(&row.pod, row.workload.as_ref()),
+            port: row.port,
+        }
+    }
+    let lengths = rows.iter().map(|row| (labels(row), u64::from(row.length)));
+    page.gauges(&catalog::QUEUE_LENGTH, lengths)?;
+    let maxima = rows.iter().map(|row| (labels(row), u64::from(row.max)));
+    page.gauges(&catalog::QUEUE_MAX, maxima)?;
+    let overflows = rows.iter().map(|row| (labels(row), row.overflows));
+    page.counters(&catalog::QUEUE_OVERFLOWS, overflows)
+}
+
+/// The `reason` label: why it went direct, or at which stage it hangs.
+const fn reason(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Bypassed { reason } | Verdict::Excluded { reason } => reason.as_str(),
+        Verdict::Stuck { stage } => stage.as_str(),
+        Verdict::Intercepted | Verdict::Failed | Verdict::Neutral => "none",
+    }
+}
+
+/// Findings, and what belongs to nobody.
+pub(super) fn findings(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    fn labels(finding: &Finding) -> FindingLabels<'_> {
+        let pod = finding.pod.as_ref();
+        FindingLabels {
+            code: finding.code.as_str(),
+            severity: finding.severity.as_str(),
+            pod: pod.map_or(PodLabels::NONE, |pod| {
+                PodLabels::new(pod, finding.workload.as_ref())
+            }),
+        }
+    }
+    let open = |finding: &Finding| u64::from(matches!(finding.state, FindingState::Open));
+    page.gauges(
+        &catalog::FINDINGS,
+        board
+            .findings
+            .iter()
+            .map(|finding| (labels(finding), open(finding))),
+    )?;
+    page.counters(
+        &catalog::UNATTRIBUTED,
+        board
+            .unattributed
+            .iter()
+            .map(|loss| (ReasonLabel { reason: &loss.at }, loss.count)),
+    )
+}
+
+/// Who is known.
+pub(super) fn identity(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    page.gauges(
+        &catalog::PODS,
+        board.pods.iter().map(|pod| {
+            (
+                MeshLabel {
+                    mesh: pod.mesh.as_deref().unwrap_or("none"),
+                },
+                1,
+            )
+        }),
+    )?;
+    let netns: BTreeSet<u32> = board.pods.iter().filter_map(|pod| pod.netns).collect();
+    page.gauge(&catalog::NETNS, netns.len() as f64)
+}
+
+/// The agent's own counters.
+pub(super) fn agent(page: &mut Page<'_, '_>, board: &Board, view: &View) -> fmt::Result {
+    let stats = &board.kernel;
+    page.gauge(&catalog::BOARD_AGE, view.age().as_secs_f64())?;
+    page.counter(&catalog::EVENTS, stats.events as f64)?;
+    let losses = view.losses();
+    page.counters(
+        &catalog::LOST,
+        losses
+            .iter()
+            .map(|loss| (AtLabel { at: &loss.at }, loss.count)),
+    )?;
+    let entries = stats
+        .maps
+        .iter()
+        .map(|(map, entries, _)| (MapLabel { map }, *entries));
+    page.gauges(&catalog::MAP_ENTRIES, entries)?;
+    let capacity = stats
+        .maps
+        .iter()
+        .map(|(map, _, capacity)| (MapLabel { map }, *capacity));
+    page.gauges(&catalog::MAP_CAPACITY, capacity)?;
+    page.counters(
+        &catalog::PROGRAM_RUNS,
+        stats.programs.iter().map(|row| {
+            (
+                ProgramLabel {
+                    program: &row.program,
+                },
+                row.runs,
+            )
+        }),
+    )?;
+    page.counters_of_seconds(
+        &catalog::PROGRAM_SECONDS,
+        stats.programs.iter().map(|row| {
+            (
+                ProgramLabel {
+                    program: &row.program,
+                },
+                row.run_time_ns,
+            )
+        }),
+    )
+}
+
+/// What the node lets the agent see.
+pub(super) fn coverage(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    page.gauges(
+        &catalog::PROBE_ATTACHED,
+        board.coverage.signals.iter().map(|row| {
+            let variant = row.variant.as_deref();
+            let labels = ProbeLabels {
+                signal: &row.signal,
+                variant: variant.unwrap_or("none"),
+            };
+            (labels, u64::from(variant.is_some()))
+        }),
+    )?;
+    page.gauges(
+        &catalog::SOURCES_FAILED,
+        board
+            .sources
+            .iter()
+            .map(|(source, _)| (SourceLabel { source }, 1)),
+    )?;
+    page.info(
+        &catalog::BUILD,
+        &VersionLabel {
+            version: env!("CARGO_PKG_VERSION"),
+        },
+    )?;
+    let node = NodeLabels {
+        node: &board.node,
+        kernel: &board.coverage.kernel,
+    };
+    page.info(&catalog::NODE, &node)
+}
