@@ -12,6 +12,7 @@ mod cache;
 mod paths;
 mod process;
 mod setup;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,12 +31,15 @@ enum Command {
     Setup(setup::Options),
     /// Build the probes and the agent
     Build(build::Options),
+    /// Boot a kernel of the test matrix and run a command in it
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(options) => setup::run(&options),
         Command::Build(options) => build::run(&options),
+        Command::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(code) => code,

@@ -74,19 +74,19 @@ pub(crate) struct GuestTools {
 }
 
 impl GuestTools {
-    /// Runs one of the tools on this machine.
+    /// Runs one of the tools on this machine; `name` is what it is called as, since kmod is one program with many names.
     pub(crate) fn run(
         &self,
         tool: &str,
+        name: &str,
         args: impl IntoIterator<Item = OsString>,
     ) -> Result<String> {
         process::output(
             Command::new(self.root.join(LOADER))
                 .arg("--library-path")
                 .arg(self.library_path())
-                // kmod is one program with many names.
                 .arg("--argv0")
-                .arg(tool)
+                .arg(name)
                 .arg(self.root.join(tool))
                 .args(args),
         )
@@ -111,6 +111,12 @@ impl GuestTools {
             files.extend(self.libraries_of(&program)?);
         }
         Ok(files)
+    }
+
+    /// The names busybox answers to.
+    pub(crate) fn applets(&self) -> Result<Vec<String>> {
+        let text = process::output(Command::new(self.root.join("bin/busybox")).arg("--list"))?;
+        Ok(text.lines().map(str::to_owned).collect())
     }
 
     /// The libraries a program loads, as the loader itself finds them.

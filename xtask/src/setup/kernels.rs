@@ -184,13 +184,14 @@ fn prepare_modules(context: &Context, dir: &Path, release: &str) -> Result<()> {
     if !compressed.is_empty() {
         tools.run(
             "usr/bin/xz",
+            "xz",
             [OsString::from("--decompress")]
                 .into_iter()
                 .chain(compressed),
         )?;
     }
     let depmod = ["-b".into(), dir.as_os_str().to_owned(), release.into()];
-    tools.run("sbin/depmod", depmod)?;
+    tools.run("bin/kmod", "depmod", depmod)?;
     Ok(())
 }
 

@@ -1,0 +1,144 @@
+//! QEMU's command line, and whether this machine may use hardware virtualisation.
+//!
+//! `/dev/kvm` being there says little: in containers and nested machines QEMU may abort with it. So it is tried once, by
+//! booting the smallest thing we have, and the answer is kept until this machine is rebooted.
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use super::guest::Guest;
+use crate::cache::Cache;
+use crate::process;
+use crate::setup::{self, Component, Kernel, KernelFiles};
+
+/// A machine with hardware virtualisation boots in two seconds.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accel {
+    /// The processor
+    Kvm,
+    /// QEMU's translator: everywhere, and some ten times slower
+    Tcg,
+}
+
+impl Accel {
+    /// The fastest that works on this machine.
+    pub(crate) fn best() -> Result<Self> {
+        if File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_err()
+        {
+            return Ok(Self::Tcg);
+        }
+        let cache = Cache::open()?;
+        let path = cache.join("accelerator");
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let known = |accel: &str| {
+            fs::read_to_string(&path).is_ok_and(|text| text == format!("{boot_id}{accel}"))
+        };
+        let _lock = cache.lock("accelerator")?;
+        if known("kvm") {
+            return Ok(Self::Kvm);
+        }
+        if known("tcg") {
+            return Ok(Self::Tcg);
+        }
+        let works = works()?;
+        eprintln!(
+            "vm: hardware virtualisation {}",
+            if works {
+                "works"
+            } else {
+                "does not work here: translating, which is slower"
+            }
+        );
+        fs::write(
+            &path,
+            format!("{boot_id}{}", if works { "kvm" } else { "tcg" }),
+        )?;
+        Ok(if works { Self::Kvm } else { Self::Tcg })
+    }
+}
+
+fn works() -> Result<bool> {
+    // What is missing for any machine is no answer to this question.
+    setup::need(Component::Qemu)?;
+    setup::need_kernel(Kernel::V6_12)?;
+    let mut guest = Guest::new(Kernel::V6_12, vec!["true".to_owned()]);
+    guest.modules.clear();
+    guest.timeout = PROBE_LIMIT;
+    Ok(guest
+        .run_on(Accel::Kvm, &mut |_| ())
+        .is_ok_and(|outcome| outcome.code == 0))
+}
+
+/// QEMU for one guest: the second serial line is its output, the first (the kernel's messages) its error output.
+pub(crate) fn command(
+    guest: &Guest,
+    accel: Accel,
+    kernel: &KernelFiles,
+    image: &File,
+) -> Result<Command> {
+    let qemu = setup::need(Component::Qemu)?;
+    let mut command = dies_with_us(&qemu);
+    command
+        .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+        .args(["-display", "none", "-monitor", "none"])
+        .args([
+            "-chardev",
+            "file,id=kernel,path=/dev/stderr",
+            "-serial",
+            "chardev:kernel",
+        ])
+        .args([
+            "-chardev",
+            "stdio,id=output,signal=off",
+            "-serial",
+            "chardev:output",
+        ])
+        .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
+        .args(["-m", &guest.mem_mib.to_string()])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        // The image has no name; QEMU opens it through this process.
+        .arg(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            image.as_raw_fd()
+        ));
+    match accel {
+        Accel::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
+        Accel::Tcg => command.args(["-accel", "tcg", "-cpu", "max"]),
+    };
+    if guest.icount {
+        command.args(["-icount", "shift=0,sleep=off", "-smp", "1"]);
+    } else {
+        command.args(["-smp", &guest.smp.to_string()]);
+    }
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// Has the kernel end the program when this process is gone, however it went.
+fn dies_with_us(program: &Path) -> Command {
+    let Some(setpriv) = process::find("setpriv") else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
