@@ -17,9 +17,11 @@ use crate::cache::Manifest;
 use crate::process;
 
 /// What is asked for; apt adds what these depend on.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "busybox-static",
     "conntrack",
+    // busybox's own shell runs its own `ip` and `modprobe`, whatever PATH says.
+    "dash",
     "iproute2",
     "iptables",
     "kmod",
@@ -30,7 +32,8 @@ const PACKAGES: [&str; 9] = [
 ];
 
 /// Programs of the guest beside busybox, each by its place in the packages.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
+    "bin/dash",
     "bin/ip",
     "bin/kmod",
     "bin/ss",
@@ -74,6 +77,13 @@ pub(crate) struct GuestTools {
 }
 
 impl GuestTools {
+    fn new(root: PathBuf, manifest: &Manifest) -> Self {
+        Self {
+            root,
+            fingerprint: manifest.fingerprint() + &PROGRAMS.concat(),
+        }
+    }
+
     /// Runs one of the tools on this machine; `name` is what it is called as, since kmod is one program with many names.
     pub(crate) fn run(
         &self,
@@ -177,18 +187,12 @@ impl GuestTools {
 /// Returns the tools, downloading them if needed.
 pub(crate) fn make(context: &Context) -> Result<GuestTools> {
     let root = context.cache.join("guest-tools");
-    if let Some(manifest) = Manifest::check(&root, context.depth)? {
-        return Ok(GuestTools {
-            root,
-            fingerprint: manifest.fingerprint(),
-        });
+    if let Some(tools) = cached(context, &root)? {
+        return Ok(tools);
     }
     let _lock = context.cache.lock("guest-tools")?;
-    if let Some(manifest) = Manifest::check(&root, context.depth)? {
-        return Ok(GuestTools {
-            root,
-            fingerprint: manifest.fingerprint(),
-        });
+    if let Some(tools) = cached(context, &root)? {
+        return Ok(tools);
     }
     let tools = install(context).map_err(|error| Unavailable {
         what: "the user space of the virtual machines".to_owned(),
@@ -199,6 +203,18 @@ pub(crate) fn make(context: &Context) -> Result<GuestTools> {
     Ok(tools)
 }
 
+fn cached(context: &Context, root: &Path) -> Result<Option<GuestTools>> {
+    let manifest = Manifest::check(root, context.depth)?;
+    Ok(manifest
+        .filter(|manifest| manifest.source == source())
+        .map(|manifest| GuestTools::new(root.to_path_buf(), &manifest)))
+}
+
+/// A change of the list is a change of the entry.
+fn source() -> String {
+    format!("packages of bookworm: {}", PACKAGES.join(" "))
+}
+
 fn install(context: &Context) -> Result<GuestTools> {
     let apt = AptRoot::open(context, Suite::Bookworm)?;
     context.say("downloading busybox, iptables, nftables, iproute2, kmod and their libraries");
@@ -207,14 +223,12 @@ fn install(context: &Context) -> Result<GuestTools> {
     let packages = apt.download_all(&PACKAGES, &debs)?;
     apt.unpack(&packages, &root)?;
     crate::cache::remove(&debs)?;
-    let tools = GuestTools {
+    let mut tools = GuestTools {
         root,
         fingerprint: String::new(),
     };
     let files: Vec<PathBuf> = tools.closure()?.into_iter().collect();
-    let manifest = Manifest::write(&tools.root, "packages of bookworm", &files)?;
-    Ok(GuestTools {
-        fingerprint: manifest.fingerprint(),
-        ..tools
-    })
+    let manifest = Manifest::write(&tools.root, source(), &files)?;
+    tools.fingerprint = GuestTools::new(tools.root.clone(), &manifest).fingerprint;
+    Ok(tools)
 }

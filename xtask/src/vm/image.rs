@@ -44,7 +44,7 @@ const MOUNT_POINTS: [&str; 9] = [
     "var/log",
 ];
 const LINKS: [(&str, &str); 13] = [
-    ("bin/sh", "busybox"),
+    ("bin/sh", "dash"),
     ("sbin/modprobe", "../bin/kmod"),
     ("sbin/depmod", "../bin/kmod"),
     ("sbin/insmod", "../bin/kmod"),
