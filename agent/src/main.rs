@@ -1,2 +1,17 @@
-//! Sidestep.
-fn main() {}
+//! Sidestep: parse, dispatch, and end with the exit code that the table in `cli::exit` gives.
+
+use std::{io::Write, process::ExitCode};
+
+use clap::Parser;
+use sidestep::cli::{self, Cli, exit};
+
+fn main() -> ExitCode {
+    match cli::run(Cli::parse(), |_| anyhow::bail!("not built yet")) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        Err(error) => {
+            // Nobody is left to tell when stderr is closed too.
+            drop(std::io::stderr().write_all(exit::message(&error).as_bytes()));
+            ExitCode::from(exit::Exit::of(&error).code())
+        }
+    }
+}

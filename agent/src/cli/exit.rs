@@ -75,6 +75,15 @@ impl Exit {
     }
 }
 
+/// The exit codes as a table, for `--help`.
+#[must_use]
+pub fn table() -> String {
+    let lines = Exit::ALL
+        .iter()
+        .map(|exit| format!("  {:>2}  {}", exit.code(), exit.meaning()));
+    format!("Exit codes:\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
 /// An error for people: what went wrong, where, and what to do; and its exit code.
 ///
 /// Attach it to an `anyhow` error by returning it: `Err(Fault { … })?`.

@@ -5,7 +5,68 @@
 //! goes through one function, so that a closed pipe (`| head`) ends a command quietly.
 
 pub mod agent;
+mod client;
+mod completions;
 pub mod exit;
+mod explain;
+mod findings;
+mod pods;
+mod report;
+mod text;
+
+use clap::{Parser, Subcommand};
 
 pub use agent::AgentOptions;
 pub use exit::{Exit, Fault};
+
+use crate::output::log;
+
+/// Shows, for every pod, whether its traffic really goes through the service-mesh sidecar,
+/// and where connections fail or hang.
+#[derive(Debug, Parser)]
+#[command(name = "sidestep", version, after_long_help = exit::table(), propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch this node: load the probes, judge connections, serve metrics and JSON.
+    ///
+    /// Needs root or CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN and CAP_NET_ADMIN, and a kernel with BTF.
+    Agent(Box<AgentOptions>),
+    /// Show what is wrong, with evidence and what to do about it.
+    Findings(findings::Options),
+    /// Show every pod: its mesh, what should be captured, and what was.
+    Pods(pods::Options),
+    /// Tell what a finding's code means and what to do about it.
+    Explain(explain::Options),
+    /// Print the completions of a shell.
+    Completions(completions::Options),
+}
+
+/// Runs a command; `run_agent` is the composition root, which this module does not know.
+///
+/// # Errors
+/// The command failed; [`Exit::of`] has its exit code.
+pub fn run(
+    cli: Cli,
+    run_agent: impl FnOnce(AgentOptions) -> anyhow::Result<()>,
+) -> anyhow::Result<Exit> {
+    match cli.command {
+        Command::Agent(options) => {
+            log::init(options.log_format, &options.log)?;
+            run_agent(*options).map(|()| Exit::Ok)
+        }
+        Command::Findings(options) => findings::run(&options),
+        Command::Pods(options) => pods::run(&options),
+        Command::Explain(options) => explain::run(&options),
+        Command::Completions(options) => completions::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests;

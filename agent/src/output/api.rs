@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::View;
 use crate::{
-    engine::{Board, Code, EdgeRow, Finding, FindingState, PodRow},
+    engine::{Board, Code, EdgeRow, Finding, FindingState, PodRow, Verdict},
     model::{AgentStats, Coverage, Loss, PodKey, Time},
 };
 
@@ -67,10 +67,18 @@ impl Watched {
         Self {
             pods: board.pods.len(),
             meshes,
-            connections: board.interception.iter().map(|row| row.connections).sum(),
+            connections: judged(board),
             missing_signals: signals.iter().filter(|s| s.variant.is_none()).count(),
         }
     }
+}
+
+/// Connections with a verdict that says something.
+fn judged(board: &Board) -> u64 {
+    let rows = board.interception.iter();
+    rows.filter(|row| row.verdict != Verdict::Neutral)
+        .map(|row| row.connections)
+        .sum()
 }
 
 /// `/v1/findings`.

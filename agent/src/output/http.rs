@@ -223,3 +223,5 @@ fn refuse(code: StatusCode, error: &str, place: &str, to_do: &str) -> Response {
     (code, Json(body)).into_response()
 }
 
+#[cfg(test)]
+mod tests;

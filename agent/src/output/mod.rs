@@ -11,3 +11,6 @@ pub mod metrics;
 mod view;
 
 pub use view::{Clock, View};
+
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -66,3 +66,5 @@ impl Collector for BoardCollector {
     }
 }
 
+#[cfg(test)]
+mod tests;

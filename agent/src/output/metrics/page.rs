@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder,
+    NoLabelSet,
+};
 
 use super::catalog::Metric;
 use crate::model::{HISTOGRAM_BUCKETS, Histogram};
@@ -71,14 +74,18 @@ impl<'a, 'e> Page<'a, 'e> {
     }
 
     /// A single gauge without labels.
-    pub(super) fn gauge(&mut self, metric: &Metric, value: f64) -> fmt::Result {
+    pub(super) fn gauge<N: EncodeGaugeValue>(&mut self, metric: &Metric, value: N) -> fmt::Result {
         self.family(metric)?.encode_gauge(&value)
     }
 
     /// A single counter without labels.
-    pub(super) fn counter(&mut self, metric: &Metric, value: f64) -> fmt::Result {
+    pub(super) fn counter<N: EncodeCounterValue>(
+        &mut self,
+        metric: &Metric,
+        value: N,
+    ) -> fmt::Result {
         self.family(metric)?
-            .encode_counter::<NoLabelSet, f64, f64>(&value, None)
+            .encode_counter::<NoLabelSet, N, f64>(&value, None)
     }
 
     /// An info metric.

@@ -24,17 +24,17 @@ impl Collector for ProcessCollector {
             page.counter(&catalog::PROCESS_CPU, stat.cpu_ticks / TICKS_PER_SECOND)?;
         }
         let status = read("/proc/self/status").unwrap_or_default();
-        if let Some(kib) = field(&status, "VmRSS:") {
-            page.gauge(&catalog::PROCESS_RSS, kib * 1024.0)?;
+        if let Some(kib) = field::<u64>(&status, "VmRSS:") {
+            page.gauge(&catalog::PROCESS_RSS, kib.saturating_mul(1_024))?;
         }
-        if let Some(kib) = field(&status, "VmSize:") {
-            page.gauge(&catalog::PROCESS_VIRTUAL, kib * 1024.0)?;
+        if let Some(kib) = field::<u64>(&status, "VmSize:") {
+            page.gauge(&catalog::PROCESS_VIRTUAL, kib.saturating_mul(1_024))?;
         }
         descriptors(&mut page)?;
-        if let Some(threads) = field(&status, "Threads:") {
+        if let Some(threads) = field::<u64>(&status, "Threads:") {
             page.gauge(&catalog::PROCESS_THREADS, threads)?;
         }
-        let boot = read("/proc/stat").and_then(|text| field(&text, "btime"));
+        let boot = read("/proc/stat").and_then(|text| field::<f64>(&text, "btime"));
         if let (Some(stat), Some(boot)) = (stat, boot) {
             page.gauge(
                 &catalog::PROCESS_START,
@@ -48,9 +48,9 @@ impl Collector for ProcessCollector {
 fn descriptors(page: &mut Page<'_, '_>) -> fmt::Result {
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // The directory being read is one of them.
-        page.gauge(&catalog::PROCESS_FDS, open.count().saturating_sub(1) as f64)?;
+        page.gauge(&catalog::PROCESS_FDS, open.count().saturating_sub(1) as u64)?;
     }
-    match read("/proc/self/limits").and_then(|text| field(&text, "Max open files")) {
+    match read("/proc/self/limits").and_then(|text| field::<u64>(&text, "Max open files")) {
         Some(limit) => page.gauge(&catalog::PROCESS_MAX_FDS, limit),
         None => Ok(()),
     }
@@ -61,7 +61,7 @@ fn read(path: &str) -> Option<String> {
 }
 
 /// The first number after `name` at the start of a line.
-fn field(text: &str, name: &str) -> Option<f64> {
+fn field<N: std::str::FromStr>(text: &str, name: &str) -> Option<N> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_whitespace().next()?.parse().ok()
 }
@@ -107,8 +107,8 @@ mod tests {
     #[test]
     fn fields_are_found_by_name() {
         let text = "Name:\tx\nVmRSS:\t  2048 kB\nMax open files            1024   4096 files\n";
-        assert_eq!(field(text, "VmRSS:"), Some(2048.0));
-        assert_eq!(field(text, "Max open files"), Some(1024.0));
-        assert_eq!(field(text, "Threads:"), None);
+        assert_eq!(field(text, "VmRSS:"), Some(2048));
+        assert_eq!(field(text, "Max open files"), Some(1024));
+        assert_eq!(field::<u64>(text, "Threads:"), None);
     }
 }

@@ -122,14 +122,14 @@ pub(super) fn identity(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
         }),
     )?;
     let netns: BTreeSet<u32> = board.pods.iter().filter_map(|pod| pod.netns).collect();
-    page.gauge(&catalog::NETNS, netns.len() as f64)
+    page.gauge(&catalog::NETNS, netns.len() as u64)
 }
 
 /// The agent's own counters.
 pub(super) fn agent(page: &mut Page<'_, '_>, board: &Board, view: &View) -> fmt::Result {
     let stats = &board.kernel;
     page.gauge(&catalog::BOARD_AGE, view.age().as_secs_f64())?;
-    page.counter(&catalog::EVENTS, stats.events as f64)?;
+    page.counter(&catalog::EVENTS, stats.events)?;
     let losses = view.losses();
     page.counters(
         &catalog::LOST,

@@ -1,0 +1,398 @@
+//! A hand-made board with every kind of row, for the tests of everything that reads one.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use tokio::sync::watch;
+
+use super::View;
+use crate::{
+    engine::{
+        Board, Code, Confidence, ConnectionRow, EdgeRow, Evidence, Finding, FindingState,
+        HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow, Reason, Stage, Verdict,
+    },
+    model::{
+        AgentStats, Arrival, CgroupId, Counts, Coverage, Direction, EdgeKey, Histogram, Loss,
+        NetnsId, Outcome, Owner, PodKey, ProgramStats, SignalCoverage, Time, Workload,
+    },
+};
+
+/// 2026-03-01 02:13:05 UTC: when the board was drawn.
+pub(crate) const NOW: Time = Time(1_772_331_185_000_000);
+
+/// `secs` seconds before [`NOW`].
+pub(crate) fn ago(secs: u64) -> Time {
+    Time(NOW.0 - secs * 1_000_000)
+}
+
+pub(crate) fn key(namespace: &str, name: &str) -> PodKey {
+    PodKey {
+        namespace: namespace.into(),
+        name: name.into(),
+    }
+}
+
+fn deployment(name: &str) -> Option<Workload> {
+    Some(Workload {
+        kind: "Deployment".into(),
+        name: name.into(),
+    })
+}
+
+/// A view of `board`, drawn just now, first drain done.
+pub(crate) fn view(board: Board) -> View {
+    view_at(board, NOW, true)
+}
+
+/// A view of `board` at `now`.
+pub(crate) fn view_at(board: Board, now: Time, drained: bool) -> View {
+    let (_, boards) = watch::channel(Arc::new(board));
+    View::new(
+        boards,
+        Arc::new(move || now),
+        Arc::new(AtomicBool::new(drained)),
+    )
+}
+
+/// The board.
+pub(crate) fn board() -> Board {
+    Board {
+        node: "node-1".into(),
+        at: NOW,
+        started: ago(3_600),
+        pods: pods(),
+        connections: connections(),
+        interception: interception(),
+        handshakes: handshakes(),
+        queues: queues(),
+        findings: findings(),
+        edges: edges(),
+        unattributed: vec![Loss {
+            at: "no_pod".into(),
+            count: 7,
+        }],
+        coverage: coverage(),
+        kernel: AgentStats {
+            events: 1_234,
+            losses: vec![
+                Loss {
+                    at: "ring_buffer".into(),
+                    count: 0,
+                },
+                Loss {
+                    at: "edge_map".into(),
+                    count: 3,
+                },
+            ],
+            maps: vec![("EDGES".into(), 120, 16_384), ("PENDING".into(), 2, 8_192)],
+            programs: vec![ProgramStats {
+                program: "inet_sock_set_state".into(),
+                runs: 50,
+                run_time_ns: 25_000,
+            }],
+        },
+        losses: vec![Loss {
+            at: "late_binding".into(),
+            count: 1,
+        }],
+        sources: vec![(
+            "pods-dir".into(),
+            "cart.yaml line 3: not a Pod; correct the manifest".into(),
+        )],
+    }
+}
+
+fn pods() -> Vec<PodRow> {
+    let cart = PodRow {
+        pod: key("shop", "cart-7d9f8c6b5-x2x4z"),
+        workload: deployment("cart"),
+        mesh: Some("mesh-a".into()),
+        intent_source: Some("manifest".into()),
+        intent: vec![
+            "outbound all to 15001".into(),
+            "inbound all to 15006 except 9090".into(),
+        ],
+        problems: vec![
+            "annotation mesh/ports: \"80,http\": \"http\" is not a port; write numbers".into(),
+        ],
+        netns: Some(4_026_532_001),
+        ips: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5))],
+        intercepted: 1_200,
+        bypassed: 42,
+        excluded: 3,
+        failed: 1,
+        findings: vec![Code::BypassProxyUid],
+    };
+    let plain = PodRow {
+        pod: key("", "batch"),
+        workload: None,
+        mesh: None,
+        intent_source: None,
+        intent: vec![],
+        problems: vec![],
+        netns: None,
+        ips: vec![],
+        intercepted: 0,
+        bypassed: 0,
+        excluded: 0,
+        failed: 0,
+        findings: vec![],
+    };
+    let mut second = cart.clone();
+    second.pod.name = "cart-7d9f8c6b5-zzzzz".into();
+    second.problems.clear();
+    second.findings.clear();
+    second.bypassed = 0;
+    vec![plain, cart, second]
+}
+
+fn cart() -> PodKey {
+    key("shop", "cart-7d9f8c6b5-x2x4z")
+}
+
+fn connections() -> Vec<ConnectionRow> {
+    let row = |leg, result, connections| ConnectionRow {
+        pod: cart(),
+        workload: deployment("cart"),
+        leg,
+        result,
+        connections,
+    };
+    vec![
+        row(Leg::AppToProxy, Outcome::Established, 1_200),
+        row(Leg::DirectOut, Outcome::Established, 45),
+        row(Leg::ProxyToUpstream, Outcome::Refused, 1),
+    ]
+}
+
+fn interception() -> Vec<InterceptionRow> {
+    let row = |direction, verdict, connections| InterceptionRow {
+        pod: cart(),
+        workload: deployment("cart"),
+        direction,
+        verdict,
+        connections,
+    };
+    vec![
+        row(Direction::Outbound, Verdict::Intercepted, 1_200),
+        row(
+            Direction::Outbound,
+            Verdict::Bypassed {
+                reason: Reason::ProxyUid,
+            },
+            42,
+        ),
+        row(
+            Direction::Outbound,
+            Verdict::Excluded {
+                reason: Reason::Excluded,
+            },
+            3,
+        ),
+        row(Direction::Outbound, Verdict::Failed, 1),
+        row(
+            Direction::Inbound,
+            Verdict::Stuck {
+                stage: Stage::ProxyAcceptQueue,
+            },
+            2,
+        ),
+        row(Direction::Inbound, Verdict::Neutral, 9),
+    ]
+}
+
+fn handshakes() -> Vec<HandshakeRow> {
+    let mut histogram = Histogram::default();
+    histogram.buckets[0] = 1;
+    histogram.buckets[5] = 10;
+    histogram.buckets[6] = 4;
+    histogram.buckets[25] = 2;
+    histogram.sum_us = 80_000_500;
+    vec![HandshakeRow {
+        pod: cart(),
+        workload: deployment("cart"),
+        leg: Leg::AppToProxy,
+        histogram,
+    }]
+}
+
+/// Two sockets on one port fall on the same labels and must meet in one series.
+fn queues() -> Vec<QueueRow> {
+    let row = |addr, length| QueueRow {
+        pod: cart(),
+        workload: deployment("cart"),
+        addr,
+        port: 15_006,
+        length,
+        max: 128,
+        overflows: 5,
+    };
+    vec![
+        row(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3),
+        row(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 1),
+    ]
+}
+
+fn fact(what: &str, value: &str) -> Evidence {
+    Evidence {
+        what: what.into(),
+        value: value.into(),
+    }
+}
+
+fn findings() -> Vec<Finding> {
+    vec![bypass(), degraded(), excluded(), refused()]
+}
+
+fn bypass() -> Finding {
+    Finding {
+        code: Code::BypassProxyUid,
+        severity: Code::BypassProxyUid.severity(),
+        confidence: Confidence::Certain,
+        pod: Some(cart()),
+        workload: deployment("cart"),
+        container: Some("app".into()),
+        direction: Some(Direction::Outbound),
+        summary: "Container app connects as uid 1337, whose traffic the mesh's rules leave alone, so it steps around the sidecar.".into(),
+        evidence: vec![
+            fact("process", "curl (pid 4711)"),
+            fact("uid", "1337, the proxy's own"),
+            fact("destination", "10.96.0.20:8080 (40 connections), [2001:db8::20]:443 (2 connections)"),
+        ],
+        remedy: "Run container app under another user: set securityContext.runAsUser of container app to anything but 1337, or USER in its image.".into(),
+        connections: 42,
+        first_seen: ago(192),
+        last_seen: ago(4),
+        state: FindingState::Open,
+    }
+}
+
+fn degraded() -> Finding {
+    Finding {
+        code: Code::AgentDegraded,
+        severity: Code::AgentDegraded.severity(),
+        confidence: Confidence::Certain,
+        pod: None,
+        workload: None,
+        container: None,
+        direction: None,
+        summary: "The kernel does not tell what NAT decided.".into(),
+        evidence: vec![fact("nat_decision", "kprobes are refused here (EPERM)")],
+        remedy: "Nothing, if the kernel is hardened on purpose.".into(),
+        connections: 0,
+        first_seen: ago(3_599),
+        last_seen: ago(0),
+        state: FindingState::Open,
+    }
+}
+
+fn excluded() -> Finding {
+    Finding {
+        code: Code::BypassExcluded,
+        severity: Code::BypassExcluded.severity(),
+        container: None,
+        summary: "Connections to port 9000 go direct, as an annotation wants.".into(),
+        evidence: vec![fact("annotation", "mesh/exclude-ports: \"9000\"")],
+        remedy: "Confirm that it is meant.".into(),
+        connections: 1,
+        ..bypass()
+    }
+}
+
+fn refused() -> Finding {
+    Finding {
+        code: Code::StuckUpstreamRefused,
+        severity: Code::StuckUpstreamRefused.severity(),
+        confidence: Confidence::Probable,
+        container: None,
+        summary: "The upstream refuses the proxy's connections.".into(),
+        evidence: vec![],
+        remedy: "Check port and targetPort.".into(),
+        connections: 1,
+        first_seen: ago(900),
+        last_seen: ago(600),
+        state: FindingState::Resolved { at: ago(480) },
+        ..bypass()
+    }
+}
+
+fn edges() -> Vec<EdgeRow> {
+    let remote = (Ipv4Addr::new(10, 96, 0, 20), 8_080).into();
+    let known = EdgeRow {
+        pod: Some(cart()),
+        container: Some("app".into()),
+        key: EdgeKey {
+            owner: Owner {
+                netns: NetnsId(4_026_532_001),
+                cgroup: CgroupId(77),
+                uid: 1_337,
+                gid: 1_337,
+            },
+            direction: Direction::Outbound,
+            local: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5)),
+            local_port: 0,
+            remote,
+            arrival: Arrival::Nowhere,
+        },
+        process: Some("curl".into()),
+        leg: Leg::DirectOut,
+        verdict: Verdict::Bypassed {
+            reason: Reason::ProxyUid,
+        },
+        remote,
+        counts: Counts {
+            established: 42,
+            ..Counts::default()
+        },
+        first_seen: ago(192),
+        last_seen: ago(4),
+    };
+    let mut unknown = known.clone();
+    unknown.pod = None;
+    unknown.container = None;
+    unknown.leg = Leg::Local;
+    unknown.verdict = Verdict::Neutral;
+    vec![known, unknown]
+}
+
+fn coverage() -> Coverage {
+    let signal = |signal: &str, variant: Option<&str>, required, reason: &str| SignalCoverage {
+        signal: signal.into(),
+        variant: variant.map(Into::into),
+        target: signal.into(),
+        without_it: "something".into(),
+        reason: reason.into(),
+        required,
+    };
+    Coverage {
+        kernel: "6.12.1".into(),
+        signals: vec![
+            signal("connection_state", Some("tp_btf"), true, ""),
+            signal(
+                "nat_decision",
+                None,
+                false,
+                "kprobes are refused here (EPERM)",
+            ),
+        ],
+        limits: vec![],
+    }
+}
+
+/// Compares with a golden file; `UPDATE_GOLDEN=1` writes it instead.
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+pub(crate) fn golden(file: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+    }
+    let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        text == wanted,
+        "{file} differs; if the change is meant, run with UPDATE_GOLDEN=1\n--- golden\n{wanted}--- now\n{text}"
+    );
+}
