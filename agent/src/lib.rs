@@ -5,6 +5,7 @@
 //! Only the composition root knows both ends.
 
 pub mod cli;
+pub mod cluster;
 pub mod engine;
 pub mod mesh;
 pub mod model;
