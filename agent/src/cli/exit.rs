@@ -209,6 +209,19 @@ mod tests {
     }
 
     #[test]
+    fn the_docs_have_the_same_table() {
+        let docs = include_str!("../../../docs/troubleshooting.md");
+        for exit in Exit::ALL {
+            let row = format!("| {} | {} |", exit.code(), exit.meaning());
+            // In Markdown an option stands in backticks.
+            assert!(
+                docs.replace('`', "").contains(&row),
+                "docs/troubleshooting.md lacks {row}"
+            );
+        }
+    }
+
+    #[test]
     fn a_fault_keeps_its_code_under_context() {
         let error = anyhow::Error::from(fault()).context("while replaying");
         assert_eq!(Exit::of(&error), Exit::BadInput);

@@ -191,3 +191,6 @@ fn evidence(finding: &Finding) -> String {
         .collect();
     facts.join("; ")
 }
+
+#[cfg(test)]
+mod tests;

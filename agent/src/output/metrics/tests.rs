@@ -119,6 +119,56 @@ fn the_docs_name_the_same_metrics() {
     }
 }
 
+/// The alerts and queries of the docs, as one rules file for `promtool`.
+fn rules_of_the_docs() -> String {
+    let docs = include_str!("../../../../docs/metrics.md");
+    let blocks = |language: &'static str| {
+        docs.split("```")
+            .skip(1)
+            .step_by(2)
+            .filter_map(move |block| block.strip_prefix(language))
+    };
+    let mut rules: String = blocks("yaml\n").collect();
+    for (number, query) in blocks("promql\n").enumerate() {
+        rules.push_str(&format!(
+            "      - record: query:{number}\n        expr: |\n"
+        ));
+        rules.extend(query.lines().map(|line| format!("          {line}\n")));
+    }
+    rules
+}
+
+#[test]
+fn the_docs_rules_are_sound() {
+    let rules = rules_of_the_docs();
+    let known: BTreeSet<String> = METRICS.iter().map(|metric| metric.name()).collect();
+    let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+    for name in rules
+        .split(word)
+        .filter(|word| word.starts_with("sidestep_"))
+    {
+        let base = name.strip_suffix("_bucket").unwrap_or(name);
+        assert!(
+            known.contains(base),
+            "the docs query {name}, which does not exist"
+        );
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &rules).unwrap();
+    match std::process::Command::new("promtool")
+        .args(["check", "rules"])
+        .arg(file.path())
+        .output()
+    {
+        Ok(run) => assert!(
+            run.status.success(),
+            "{}",
+            String::from_utf8_lossy(&run.stderr)
+        ),
+        Err(_) => eprintln!("promtool (package prometheus) is not installed: PromQL NOT checked"),
+    }
+}
+
 #[test]
 fn the_parser_refuses_what_a_scraper_refuses() {
     let bad = [
