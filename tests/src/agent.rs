@@ -1,0 +1,199 @@
+//! The agent under test: the real binary, started like a user would, and asked over its HTTP API.
+//!
+//! The harness knows nothing of the agent's insides; it sees what a user sees (`/readyz`, `/v1/findings`, `/v1/pods`,
+//! `/v1/edges`). So a scenario tests the whole way from the kernel to the answer.
+//!
+//! It must never treat silence of the API as silence of the agent: an agent that does not answer is a failure.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::place::Place;
+use crate::process;
+use crate::world::World;
+
+/// Loading probes in an emulated machine takes seconds.
+const READY: Duration = Duration::from_secs(60);
+
+/// How to start the agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Recipe {
+    /// The binary.
+    pub(crate) program: PathBuf,
+    /// Arguments after those the harness needs.
+    pub(crate) args: Vec<String>,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Child,
+    url: String,
+    log: PathBuf,
+}
+
+/// A finding as the API tells it, as far as the harness needs it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Finding {
+    /// Code.
+    pub(crate) code: String,
+    /// Pod, `None` for the agent itself.
+    pub(crate) pod: Option<PodKey>,
+    /// Everything else, for people and for `says`.
+    #[serde(flatten)]
+    pub(crate) rest: serde_json::Map<String, Value>,
+}
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PodKey {
+    /// Namespace.
+    pub(crate) namespace: String,
+    /// Name.
+    pub(crate) name: String,
+}
+
+impl Agent {
+    /// Starts it and returns when it says that it is ready.
+    pub(crate) fn start(world: &World, recipe: &Recipe) -> Result<Self> {
+        let port = free_port()?;
+        let log = world.dir.join("agent.log");
+        let place = Place {
+            cgroup: Some(world.own_cgroup().join("agent")),
+            ..Place::default()
+        };
+        let out = File::create(&log).context("cannot write the agent's log")?;
+        let child = process::actor(&place)
+            .arg("exec")
+            .arg(&recipe.program)
+            .args(["agent", "--listen", &format!("127.0.0.1:{port}"), "--pods"])
+            .arg(world.manifests())
+            .args(&recipe.args)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .process_group(0)
+            .spawn()
+            .context("cannot start the agent")?;
+        let mut agent = Self {
+            child,
+            url: format!("http://127.0.0.1:{port}"),
+            log,
+        };
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + READY;
+        while self.get("/readyz").is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "the agent ended ({status}); its log says:\n{}",
+                    self.log_tail(15)
+                );
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the agent was not ready in {} s; its log says:\n{}",
+                    READY.as_secs(),
+                    self.log_tail(15)
+                );
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Asks its API.
+    pub(crate) fn get(&self, path: &str) -> Result<String> {
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build();
+        ureq::Agent::new_with_config(config)
+            .get(format!("{}{path}", self.url))
+            .call()
+            .and_then(|mut answer| answer.body_mut().read_to_string())
+            .with_context(|| format!("GET {path}"))
+    }
+
+    /// All findings, open and resolved.
+    pub(crate) fn findings(&self) -> Result<Vec<Finding>> {
+        let text = self.get("/v1/findings")?;
+        let value: Value = serde_json::from_str(&text).context("/v1/findings is not JSON")?;
+        // A bare list, or an object that holds it.
+        let list = value.get("findings").cloned().unwrap_or(value);
+        serde_json::from_value(list)
+            .with_context(|| format!("/v1/findings has another shape than expected: {text}"))
+    }
+
+    /// Waits until it knows these pods, so that a scenario tests verdicts and not the speed of discovery.
+    pub(crate) fn wait_for_pods(&self, names: &[String]) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let text = self.get("/v1/pods")?;
+            if names
+                .iter()
+                .all(|name| text.contains(&format!("\"{name}\"")))
+            {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(anyhow!(
+                    "the agent does not know the pods {names:?} after 10 s; /v1/pods says {text}"
+                ));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Whether it still runs; an error carries its end.
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        match self.child.try_wait()? {
+            Some(status) => bail!(
+                "the agent ended ({status}); its log says:\n{}",
+                self.log_tail(15)
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// The last lines of its log.
+    pub(crate) fn log_tail(&self, lines: usize) -> String {
+        process::tail(&self.log, lines)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // Gone already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody uses right now.
+fn free_port() -> Result<u16> {
+    let socket = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
+    Ok(socket.local_addr()?.port())
+}
+
+/// Whether the file can be run at all.
+pub(crate) fn check_program(path: &Path) -> Result<()> {
+    if path.is_file() {
+        return Ok(());
+    }
+    bail!(
+        "there is no agent at {}: run `cargo xtask build`, or give --agent PATH",
+        path.display()
+    )
+}

@@ -1,0 +1,108 @@
+//! cgroup v2 folders with the kubelet's layout.
+//!
+//! The agent knows containers by `kubepods/besteffort/pod<UID>/<container id>`, so the harness makes exactly that
+//! under the v2 root of this machine, wherever it is mounted. The folders of the pods are its own; `kubepods` itself is
+//! shared with whoever else runs on the machine and goes only when it is empty.
+//!
+//! It must never kill or remove anything outside the folders it made.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The root of the unified hierarchy, from the mount table.
+pub(crate) fn root() -> Result<PathBuf> {
+    let table =
+        fs::read_to_string("/proc/self/mountinfo").context("cannot read the mount table")?;
+    table
+        .lines()
+        .find_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let point = left.split_whitespace().nth(4)?;
+            right.starts_with("cgroup2 ").then(|| PathBuf::from(point))
+        })
+        .ok_or_else(|| {
+            anyhow!("no cgroup v2 is mounted: run `mount -t cgroup2 none /sys/fs/cgroup` (or .../unified beside v1)")
+        })
+}
+
+/// The parent of all pods.
+pub(crate) fn pods(root: &Path) -> PathBuf {
+    root.join("kubepods").join("besteffort")
+}
+
+/// Makes a folder and its parents.
+pub(crate) fn make(dir: &Path) -> Result<()> {
+    // Somebody else may remove an empty parent between two steps.
+    let mut tries = 0;
+    loop {
+        match fs::create_dir_all(dir) {
+            Ok(()) => return Ok(()),
+            Err(error) if tries >= 5 => {
+                return Err(error)
+                    .with_context(|| format!("cannot make the cgroup {}", dir.display()));
+            }
+            Err(_) => tries += 1,
+        }
+    }
+}
+
+/// Kills every process of a folder and its children, and removes it. Says what could not be removed.
+pub(crate) fn remove(dir: &Path) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while dir.exists() {
+        for child in tree(dir) {
+            for pid in processes(&child) {
+                // It may be gone already.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            let _ = fs::remove_dir(&child);
+        }
+        if Instant::now() > deadline {
+            return Err(anyhow!("cannot remove the cgroup {}", dir.display()));
+        }
+        if dir.exists() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+/// Removes `kubepods` if nobody else uses it.
+pub(crate) fn remove_parents(root: &Path) {
+    let pods = pods(root);
+    if fs::remove_dir(&pods).is_ok() {
+        let _ = fs::remove_dir(root.join("kubepods"));
+    }
+}
+
+/// A folder and everything below it, children first.
+fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+    {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(tree(&entry.path()));
+        }
+    }
+    all.push(dir.to_path_buf());
+    all
+}
+
+/// The processes of one folder.
+fn processes(dir: &Path) -> Vec<Pid> {
+    fs::read_to_string(dir.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .map(Pid::from_raw)
+        .collect()
+}

@@ -1,0 +1,236 @@
+//! From files to scenarios: reads, expands the matrix, and checks what serde cannot.
+//!
+//! Every error names the file, the key and what to do, because the file may come from a user who never saw this code.
+//! The matrix is expanded in the text before it is parsed, so that `{backend}` and `{family}` work in any value.
+//!
+//! This module must never let a scenario through whose names point nowhere: a typo would pass as silence.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+
+use crate::spec::{Action, Backend, Connect, Family, Matrix, Pod, Scenario};
+
+const MORE: &str = "docs/scenarios.md lists every key";
+
+/// A scenario with the name of its combination and the file it came from.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// `NAME` or `NAME/legacy/ipv6`.
+    pub(crate) id: String,
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// What it says.
+    pub(crate) scenario: Scenario,
+}
+
+#[derive(Deserialize)]
+struct OnlyMatrix {
+    #[serde(default)]
+    matrix: Matrix,
+}
+
+/// Reads every `*.toml` of a folder, sorted by name.
+pub(crate) fn folder(dir: &Path) -> Result<Vec<Loaded>> {
+    let entries = fs::read_dir(dir)
+        .with_context(|| format!("cannot read the folder of scenarios {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "toml"))
+        .collect();
+    files.sort();
+    let mut all = Vec::new();
+    for path in &files {
+        all.extend(file(path)?);
+    }
+    ensure!(
+        !all.is_empty(),
+        "{} holds no scenario (*.toml)",
+        dir.display()
+    );
+    Ok(all)
+}
+
+/// Reads one file; one element per combination of its matrix.
+pub(crate) fn file(path: &Path) -> Result<Vec<Loaded>> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    expand(&text)
+        .and_then(|all| {
+            all.into_iter()
+                .map(|(id, scenario)| {
+                    validate(&scenario)?;
+                    Ok(Loaded {
+                        id,
+                        file: path.to_path_buf(),
+                        scenario,
+                    })
+                })
+                .collect()
+        })
+        .with_context(|| format!("{}: not a usable scenario; {MORE}", path.display()))
+}
+
+fn expand(text: &str) -> Result<Vec<(String, Scenario)>> {
+    let matrix = toml::from_str::<OnlyMatrix>(text)?.matrix;
+    let mut all = Vec::new();
+    for backend in or_none(&matrix.backend) {
+        for family in or_none(&matrix.family) {
+            all.push(one(text, backend, family)?);
+        }
+    }
+    Ok(all)
+}
+
+fn or_none<T: Copy>(values: &[T]) -> Vec<Option<T>> {
+    if values.is_empty() {
+        vec![None]
+    } else {
+        values.iter().copied().map(Some).collect()
+    }
+}
+
+fn one(text: &str, backend: Option<Backend>, family: Option<Family>) -> Result<(String, Scenario)> {
+    let text = text
+        .replace("{backend}", &backend.unwrap_or_default().to_string())
+        .replace("{family}", &family.unwrap_or_default().to_string());
+    let mut scenario: Scenario = toml::from_str(&text)?;
+    let mut id = scenario.name.clone();
+    if let Some(backend) = backend {
+        scenario.backend = backend;
+        id = format!("{id}/{backend}");
+    }
+    if let Some(family) = family {
+        scenario.family = family;
+        id = format!("{id}/{family}");
+    }
+    Ok((id, scenario))
+}
+
+fn validate(scenario: &Scenario) -> Result<()> {
+    ensure!(
+        !scenario.name.is_empty(),
+        "`name` is empty: use the file's name without .toml"
+    );
+    ensure!(
+        !scenario.pod.is_empty(),
+        "there is no [[pod]]: a scenario needs at least one"
+    );
+    for pod in &scenario.pod {
+        validate_pod(pod).with_context(|| format!("pod `{}`", pod.name))?;
+    }
+    for (index, action) in scenario.action.iter().enumerate() {
+        validate_action(scenario, action)
+            .with_context(|| format!("[[action]] number {}", index + 1))?;
+    }
+    for expect in &scenario.expect {
+        find_pod(scenario, &expect.pod).context("[[expect]]")?;
+    }
+    for allow in &scenario.allow {
+        ensure!(
+            !allow.reason.is_empty(),
+            "[[allow]] of {} has no `reason`",
+            allow.code
+        );
+        if let Some(pod) = &allow.pod {
+            find_pod(scenario, pod).context("[[allow]]")?;
+        }
+    }
+    for check in &scenario.check {
+        find_process(scenario, &check.process).context("[[check]]")?;
+    }
+    Ok(())
+}
+
+fn validate_pod(pod: &Pod) -> Result<()> {
+    ensure!(
+        pod.mesh.is_some()
+            || pod.rules.is_none()
+            || pod
+                .rules
+                .iter()
+                .flatten()
+                .all(|rules| rules.set.is_some() || rules.text.is_some()),
+        "`rules` without `mesh` must name a `set` or give a `text`"
+    );
+    for rules in pod.rules.iter().flatten() {
+        ensure!(
+            !(rules.set.is_some() && rules.text.is_some()),
+            "`rules` gives both `set` and `text`: keep one"
+        );
+    }
+    for process in &pod.process {
+        ensure!(
+            process.serve.is_some() != process.run.is_some(),
+            "process `{}` needs exactly one of `serve` and `run`",
+            process.name
+        );
+    }
+    Ok(())
+}
+
+fn validate_action(scenario: &Scenario, action: &Action) -> Result<()> {
+    match action {
+        Action::Connect(connect) => validate_connect(scenario, connect),
+        Action::Start(process) | Action::Stop(process) => find_process(scenario, process),
+        Action::Signal(signal) => find_process(scenario, &signal.process),
+        Action::Flush(pod) => find_pod(scenario, pod).map(drop),
+        Action::Rules(late) => find_pod(scenario, &late.pod).map(drop),
+        Action::Wait(seconds) => {
+            ensure!(
+                (0.0..=120.0).contains(seconds),
+                "`wait` must be between 0 and 120 seconds"
+            );
+            Ok(())
+        }
+        Action::Affected(_) => Ok(()),
+    }
+}
+
+fn validate_connect(scenario: &Scenario, connect: &Connect) -> Result<()> {
+    let from = connect.from.split('/').next().unwrap_or_default();
+    if from != "node" {
+        find_pod(scenario, from).context("`from`")?;
+    }
+    let (host, port) = connect
+        .to
+        .rsplit_once(':')
+        .ok_or_else(|| anyhow!("`to = \"{}\"` has no port: write POD:PORT", connect.to))?;
+    port.parse::<u16>()
+        .map_err(|_| anyhow!("`to = \"{}\"`: `{port}` is not a port", connect.to))?;
+    let literal = host
+        .trim_matches(['[', ']'])
+        .parse::<std::net::IpAddr>()
+        .is_ok();
+    if host != "localhost" && !literal {
+        find_pod(scenario, host).context("`to`")?;
+    }
+    ensure!(connect.rate > 0.0, "`rate` must be above 0");
+    ensure!(connect.threads > 0, "`threads` must be above 0");
+    Ok(())
+}
+
+/// The pod of that name.
+pub(crate) fn find_pod<'a>(scenario: &'a Scenario, name: &str) -> Result<&'a Pod> {
+    scenario
+        .pod
+        .iter()
+        .find(|pod| pod.name == name)
+        .ok_or_else(|| anyhow!("there is no pod `{name}`: name one of the [[pod]] tables"))
+}
+
+fn find_process(scenario: &Scenario, path: &str) -> Result<()> {
+    let Some((pod, name)) = path.split_once('/') else {
+        bail!("`{path}` names no process: write POD/PROCESS, or POD/proxy for the sidecar");
+    };
+    let pod = find_pod(scenario, pod)?;
+    ensure!(
+        name == "proxy" || pod.process.iter().any(|process| process.name == name),
+        "pod `{}` has no process `{name}`",
+        pod.name
+    );
+    Ok(())
+}

@@ -1,0 +1,435 @@
+//! One scenario from nothing to nothing: world, agent, actions, judgement, clean-up.
+//!
+//! Expected findings must turn up in time, and then a window of silence shows that nothing else does: for every pod
+//! of the scenario and for the agent itself, a code that is neither expected nor allowed fails the run, even if it was
+//! seen only once in passing. Findings about pods of other runs on the same machine are not ours to judge.
+//!
+//! It must never pass a scenario whose world did not do what its text says.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use serde::Serialize;
+
+use crate::actions::{self, Stage};
+use crate::agent::{Agent, Finding, Recipe};
+use crate::load::Loaded;
+use crate::spec::{AgentStart, Check, Counter, Requirement, Scenario};
+use crate::world::{self, World};
+
+/// Between two looks at the findings.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What a run needs from outside the scenario.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// The agent; none to build the world and act without one.
+    pub(crate) agent: Option<Recipe>,
+    /// Envoy, if there is one.
+    pub(crate) envoy: Option<PathBuf>,
+    /// Name of the kernel in the output.
+    pub(crate) kernel: String,
+    /// Parent of the runs' folders.
+    pub(crate) base: PathBuf,
+    /// Leave everything standing.
+    pub(crate) keep: bool,
+    /// Kernel functions can be probed here.
+    pub(crate) kprobes: bool,
+}
+
+/// How one scenario went, as `--json` prints it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    /// Name with its combination.
+    pub(crate) scenario: String,
+    /// Kernel.
+    pub(crate) kernel: String,
+    /// Codes that must be there.
+    pub(crate) expected: Vec<String>,
+    /// Codes of those that were.
+    pub(crate) found: Vec<String>,
+    /// Codes that must not be there and were.
+    pub(crate) unexpected: Vec<String>,
+    /// From the first affected connection to the last expected finding.
+    pub(crate) seconds_to_detect: Option<f64>,
+    /// All is right.
+    pub(crate) pass: bool,
+    /// What went wrong, for people.
+    #[serde(skip)]
+    pub(crate) problems: Vec<String>,
+    /// Everything that helps to understand a failure.
+    #[serde(skip)]
+    pub(crate) details: String,
+}
+
+/// Why a scenario is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Skip {
+    /// This kernel cannot decide it; others do.
+    NotHere(String),
+    /// Something is not installed.
+    Missing(String),
+}
+
+/// Whether the scenario can be run at all.
+pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
+    scenario
+        .requires
+        .iter()
+        .find_map(|requirement| match requirement {
+            Requirement::Kprobes if !setting.kprobes => Some(Skip::NotHere(
+                "this kernel has no kprobes, and tracepoints alone cannot decide it".to_owned(),
+            )),
+            Requirement::Envoy if setting.envoy.is_none() => Some(Skip::Missing(
+                "Envoy is missing: run `cargo xtask setup`, or give --envoy PATH".to_owned(),
+            )),
+            _ => None,
+        })
+}
+
+/// Seen findings, each with the time of its first sight.
+#[derive(Debug, Default)]
+struct Seen {
+    all: Vec<(Instant, Finding)>,
+}
+
+/// Runs one scenario.
+pub(crate) fn run(setting: &Setting, loaded: &Loaded, id: &str, stop: &AtomicBool) -> Report {
+    let mut report = Report {
+        scenario: loaded.id.clone(),
+        kernel: setting.kernel.clone(),
+        expected: codes(loaded.scenario.expect.iter().map(|expect| &expect.code)),
+        found: Vec::new(),
+        unexpected: Vec::new(),
+        seconds_to_detect: None,
+        pass: false,
+        problems: Vec::new(),
+        details: String::new(),
+    };
+    let dir = actions::run_dir(&setting.base, id);
+    if let Err(error) = play(setting, &loaded.scenario, id, &dir, stop, &mut report) {
+        report.problems.push(format!("{error:#}"));
+    }
+    if !setting.keep {
+        report.problems.extend(
+            world::leftovers(id)
+                .into_iter()
+                .map(|what| format!("left behind: {what}")),
+        );
+        let _ = std::fs::remove_dir_all(&dir);
+    }
+    report.pass = report.problems.is_empty();
+    report
+}
+
+fn play(
+    setting: &Setting,
+    scenario: &Scenario,
+    id: &str,
+    dir: &Path,
+    stop: &AtomicBool,
+    report: &mut Report,
+) -> Result<()> {
+    let mut world = World::new(id, dir, setting.keep)?;
+    let start = |world: &World| {
+        setting
+            .agent
+            .as_ref()
+            .map(|recipe| Agent::start(world, recipe))
+            .transpose()
+    };
+    let mut agent = match scenario.agent {
+        AgentStart::First => start(&world)?,
+        AgentStart::Last => None,
+    };
+    for pod in &scenario.pod {
+        world
+            .add_pod(scenario, pod)
+            .with_context(|| format!("pod `{}`", pod.name))?;
+    }
+    let mut stage = Stage::new(scenario, &world, setting.envoy.as_deref(), stop);
+    stage.start_pods()?;
+    if agent.is_none() {
+        agent = start(&world)?;
+    }
+    let mut seen = Seen::default();
+    let outcome = observe(&mut stage, agent.as_mut(), &mut seen, report);
+    if outcome.is_err() || !report.problems.is_empty() {
+        report.details = details(&stage, agent.as_ref(), &seen);
+    }
+    outcome
+}
+
+/// Acts, watches, judges.
+fn observe(
+    stage: &mut Stage<'_>,
+    agent: Option<&mut Agent>,
+    seen: &mut Seen,
+    report: &mut Report,
+) -> Result<()> {
+    let scenario = stage.scenario;
+    if let Some(agent) = &agent {
+        let names: Vec<String> = scenario.pod.iter().map(|pod| pod.name.clone()).collect();
+        agent.wait_for_pods(&names)?;
+    }
+    let acted = act_and_watch(stage, agent.as_deref(), seen);
+    if let Some(agent) = agent {
+        agent.check_alive()?;
+        if acted.is_ok() {
+            watch(stage, agent, seen)?;
+            agent.check_alive()?;
+        }
+        judge(stage, seen, report);
+    }
+    acted?;
+    for check in &scenario.check {
+        if let Err(error) = fact(stage, check) {
+            report.problems.push(format!("{error:#}"));
+        }
+    }
+    Ok(())
+}
+
+/// Does all actions while another thread looks at the findings.
+fn act_and_watch(stage: &mut Stage<'_>, agent: Option<&Agent>, seen: &mut Seen) -> Result<()> {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let watcher = agent.map(|agent| {
+            let done = &done;
+            scope.spawn(move || {
+                let mut seen = Seen::default();
+                while !done.load(Ordering::Relaxed) {
+                    // An answer that fails now is asked for again after the actions.
+                    let _ = seen.look(agent);
+                    std::thread::sleep(POLL);
+                }
+                seen
+            })
+        });
+        let scenario = stage.scenario;
+        let acted = scenario
+            .action
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, action)| {
+                stage
+                    .act(action)
+                    .with_context(|| format!("[[action]] number {}", index + 1))
+            });
+        let acted = acted.and_then(|()| stage.finish());
+        done.store(true, Ordering::Relaxed);
+        if let Some(watcher) = watcher {
+            *seen = watcher
+                .join()
+                .map_err(|_| anyhow!("the watcher panicked"))?;
+        }
+        acted
+    })
+}
+
+/// Waits for what is expected, then for silence.
+fn watch(stage: &Stage<'_>, agent: &Agent, seen: &mut Seen) -> Result<()> {
+    let scenario = stage.scenario;
+    let start = stage.affected.unwrap_or_else(Instant::now);
+    let limit = start + Duration::from_secs_f64(scenario.detect_within);
+    while !seen.complete(scenario) && Instant::now() < limit {
+        seen.look(agent)?;
+        stage.sleep(POLL);
+    }
+    let end = Instant::now() + Duration::from_secs_f64(scenario.silence);
+    while Instant::now() < end {
+        ensure!(!stage.stop.load(Ordering::Relaxed), "interrupted");
+        seen.look(agent)?;
+        stage.sleep(POLL);
+    }
+    Ok(())
+}
+
+fn judge(stage: &Stage<'_>, seen: &Seen, report: &mut Report) {
+    let scenario = stage.scenario;
+    let start = stage.affected.unwrap_or_else(Instant::now);
+    let mut latest = None;
+    for expect in &scenario.expect {
+        match seen.first(&expect.pod, &expect.code) {
+            Some((at, finding)) => {
+                report.found.push(expect.code.clone());
+                let seconds = at.saturating_duration_since(start).as_secs_f64();
+                latest = Some(seconds.max(latest.unwrap_or(0.0)));
+                let text = serde_json::to_string(finding).unwrap_or_default();
+                for words in expect
+                    .says
+                    .iter()
+                    .filter(|words| !text.contains(words.as_str()))
+                {
+                    report.problems.push(format!(
+                        "{} of pod {} does not say `{words}`",
+                        expect.code, expect.pod
+                    ));
+                }
+            }
+            None => report
+                .problems
+                .push(format!("missed: {} of pod {}", expect.code, expect.pod)),
+        }
+    }
+    report.found = codes(report.found.iter());
+    report.seconds_to_detect = latest.map(|seconds| (seconds * 1000.0).round() / 1000.0);
+    if let Some(seconds) = latest.filter(|seconds| *seconds > scenario.detect_within) {
+        report.problems.push(format!(
+            "found after {seconds:.1} s, later than {} s",
+            scenario.detect_within
+        ));
+    }
+    let wrong: Vec<&Finding> = seen
+        .all
+        .iter()
+        .map(|(_, finding)| finding)
+        .filter(|finding| is_unexpected(stage, finding))
+        .collect();
+    for finding in &wrong {
+        let pod = finding.pod.as_ref().map_or("the agent", |pod| &pod.name);
+        let summary = finding
+            .rest
+            .get("summary")
+            .and_then(|value| value.as_str())
+            .unwrap_or_default();
+        report
+            .problems
+            .push(format!("unexpected: {} of {pod}: {summary}", finding.code));
+    }
+    report.unexpected = codes(wrong.iter().map(|finding| &finding.code));
+}
+
+fn is_unexpected(stage: &Stage<'_>, finding: &Finding) -> bool {
+    let scenario = stage.scenario;
+    let pod = match &finding.pod {
+        None => None,
+        Some(key) => {
+            // A pod of the node without manifest is ours if its name carries the run's id.
+            let ours = scenario
+                .pod
+                .iter()
+                .any(|pod| pod.name == key.name && pod.namespace == key.namespace);
+            if !ours && !key.name.contains(&stage.world.id) {
+                return false;
+            }
+            Some(key.name.as_str())
+        }
+    };
+    let expected = scenario
+        .expect
+        .iter()
+        .any(|expect| expect.code == finding.code && Some(expect.pod.as_str()) == pod);
+    let allowed = scenario.allow.iter().any(|allow| {
+        allow.code == finding.code && (allow.pod.is_none() || allow.pod.as_deref() == pod)
+    });
+    !expected && !allowed
+}
+
+/// Compares a counter of the harness's own processes with what the scenario says.
+fn fact(stage: &Stage<'_>, check: &Check) -> Result<()> {
+    let running = stage
+        .running
+        .get(&check.process)
+        .ok_or_else(|| anyhow!("process `{}` does not run", check.process))?;
+    let key = match check.counter {
+        Counter::Outbound => "outbound",
+        Counter::Inbound => "inbound",
+        Counter::Served => "served",
+        Counter::Dialed => "dialed",
+        Counter::DialFailed => "dial_failed",
+    };
+    let counters = running.counters();
+    let value = counters
+        .get(key)
+        .and_then(serde_json::Value::as_u64)
+        .unwrap_or(0);
+    if check.min.is_some_and(|min| value < min) || check.max.is_some_and(|max| value > max) {
+        bail!(
+            "the world is not as described: {} counted {key} = {value}, wanted {}..{}",
+            check.process,
+            check.min.unwrap_or(0),
+            check.max.map_or_else(String::new, |max| max.to_string())
+        );
+    }
+    Ok(())
+}
+
+impl Seen {
+    fn look(&mut self, agent: &Agent) -> Result<()> {
+        let now = Instant::now();
+        for finding in agent.findings()? {
+            let known = self
+                .all
+                .iter_mut()
+                .find(|(_, known)| known.code == finding.code && known.pod == finding.pod);
+            match known {
+                // Its evidence grows.
+                Some((_, known)) => *known = finding,
+                None => self.all.push((now, finding)),
+            }
+        }
+        Ok(())
+    }
+
+    fn first(&self, pod: &str, code: &str) -> Option<&(Instant, Finding)> {
+        self.all.iter().find(|(_, finding)| {
+            finding.code == code && finding.pod.as_ref().is_some_and(|key| key.name == pod)
+        })
+    }
+
+    fn complete(&self, scenario: &Scenario) -> bool {
+        scenario
+            .expect
+            .iter()
+            .all(|expect| self.first(&expect.pod, &expect.code).is_some())
+    }
+}
+
+fn codes<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut codes: Vec<String> = all.cloned().collect();
+    codes.sort();
+    codes.dedup();
+    codes
+}
+
+fn details(stage: &Stage<'_>, agent: Option<&Agent>, seen: &Seen) -> String {
+    let mut text = String::new();
+    for pod in &stage.world.pods {
+        let _ = writeln!(
+            text,
+            "pod {}: {:?}, uid {}, {}",
+            pod.spec.name,
+            pod.addresses,
+            pod.uid,
+            pod.netns.display()
+        );
+    }
+    for (_, finding) in &seen.all {
+        let _ = writeln!(
+            text,
+            "finding {}",
+            serde_json::to_string_pretty(finding).unwrap_or_default()
+        );
+    }
+    if let Some(agent) = agent {
+        for path in ["/v1/edges", "/v1/pods", "/v1/coverage"] {
+            let answer = agent.get(path).unwrap_or_else(|error| format!("{error:#}"));
+            let _ = writeln!(text, "{path}: {answer}");
+        }
+        let _ = writeln!(text, "the agent's log:\n{}", agent.log_tail(20));
+    }
+    for running in stage.running.values() {
+        let _ = writeln!(
+            text,
+            "{}: counters {}; log: {}",
+            running.name,
+            running.counters(),
+            running.log_tail(3)
+        );
+    }
+    text
+}

@@ -1,0 +1,324 @@
+//! Many scenarios: selection, running some at a time, one line for each, and the sum.
+//!
+//! Most of a scenario is waiting for silence, so several run at once, each with its own agent, namespaces and names.
+//! What cannot run is said loudly; where `CI` is set, something that is not installed is a failure.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+
+use crate::agent::{self, Recipe};
+use crate::load::{self, Loaded};
+use crate::reap::Session;
+use crate::run::{self, Report, Setting, Skip};
+
+/// Which scenarios, and what they need.
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Names (`NAME`, or `NAME/legacy/ipv4` for one combination)
+    names: Vec<String>,
+    /// All of the folder
+    #[arg(long)]
+    all: bool,
+    /// A file in place of the folder
+    #[arg(long)]
+    file: Vec<PathBuf>,
+    /// Only those with this tag
+    #[arg(long)]
+    tag: Option<String>,
+    /// Folder of scenarios
+    #[arg(long, default_value = "tests/scenarios")]
+    dir: PathBuf,
+    /// The agent's binary
+    #[arg(long, env = "SIDESTEP_AGENT")]
+    agent: Option<PathBuf>,
+    /// Build the world and act, without an agent
+    #[arg(long)]
+    no_agent: bool,
+    /// One more argument for the agent
+    #[arg(long, allow_hyphen_values = true)]
+    agent_arg: Vec<String>,
+    /// Envoy's binary
+    #[arg(long, env = "SIDESTEP_ENVOY")]
+    envoy: Option<PathBuf>,
+    /// Name of the kernel in the output
+    #[arg(long, default_value = "host")]
+    kernel: String,
+    /// One JSON object per scenario and nothing else on stdout
+    #[arg(long)]
+    json: bool,
+    /// How many run at once
+    #[arg(long, default_value_t = 4)]
+    jobs: usize,
+    /// Leave namespaces, processes and files standing
+    #[arg(long)]
+    keep: bool,
+    /// Seconds after which no new scenario starts
+    #[arg(long, default_value_t = 3600)]
+    limit: u64,
+}
+
+/// Names and descriptions.
+#[derive(Args, Debug)]
+pub(crate) struct ListOptions {
+    /// Folder of scenarios
+    #[arg(long, default_value = "tests/scenarios")]
+    dir: PathBuf,
+    /// Only those with this tag
+    #[arg(long)]
+    tag: Option<String>,
+}
+
+/// Lists the folder.
+pub(crate) fn list(options: &ListOptions) -> Result<ExitCode> {
+    let all = load::folder(&options.dir)?;
+    let all: Vec<&Loaded> = all
+        .iter()
+        .filter(|loaded| tagged(loaded, options.tag.as_deref()))
+        .collect();
+    for loaded in &all {
+        let scenario = &loaded.scenario;
+        println!(
+            "{:<44} {}  [{}]",
+            loaded.id,
+            scenario.description,
+            scenario.tags.join(" ")
+        );
+    }
+    println!("{} scenarios", all.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs what was selected; success only if all of it passed.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let selected = select(options)?;
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "scenarios make network namespaces and load probes: run as root"
+    );
+    let session = Session::open(options.keep)?;
+    let setting = setting(options, &session)?;
+    let sums = Sums::default();
+    let started = Instant::now();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..options.jobs.clamp(1, 32).min(selected.len()) {
+            scope.spawn(|| {
+                while let Some((index, loaded)) = take(&next, &selected) {
+                    if session.stop.load(Ordering::Relaxed)
+                        || started.elapsed().as_secs() > options.limit
+                    {
+                        sums.not_run.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let report = one(&setting, loaded, &session, index);
+                    sums.add(options, loaded, &report);
+                }
+            });
+        }
+    });
+    sums.tell(options, started);
+    Ok(if sums.good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn take<'a>(next: &AtomicUsize, selected: &'a [Loaded]) -> Option<(usize, &'a Loaded)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    selected.get(index).map(|loaded| (index, loaded))
+}
+
+fn one(
+    setting: &Setting,
+    loaded: &Loaded,
+    session: &Session,
+    index: usize,
+) -> Result<Report, Skip> {
+    match run::skip(setting, &loaded.scenario) {
+        Some(skip) => Err(skip),
+        None => Ok(run::run(
+            setting,
+            loaded,
+            &session.run_id(index),
+            &session.stop,
+        )),
+    }
+}
+
+fn select(options: &Options) -> Result<Vec<Loaded>> {
+    let mut all = Vec::new();
+    for path in &options.file {
+        all.extend(load::file(path)?);
+    }
+    if options.file.is_empty() {
+        all = load::folder(&options.dir)?;
+        ensure!(
+            options.all || options.tag.is_some() || !options.names.is_empty(),
+            "name a scenario, or say --all, --tag TAG or --file PATH; `list` shows them"
+        );
+    }
+    for name in &options.names {
+        let known = all.iter().any(|loaded| names(loaded, name));
+        ensure!(known, "there is no scenario `{name}`; `list` shows them");
+    }
+    all.retain(|loaded| {
+        options.names.is_empty() || options.names.iter().any(|name| names(loaded, name))
+    });
+    all.retain(|loaded| tagged(loaded, options.tag.as_deref()));
+    if all.is_empty() {
+        bail!("no scenario is left to run");
+    }
+    Ok(all)
+}
+
+fn names(loaded: &Loaded, name: &str) -> bool {
+    loaded.id == name || loaded.scenario.name == name
+}
+
+fn tagged(loaded: &Loaded, tag: Option<&str>) -> bool {
+    tag.is_none_or(|tag| loaded.scenario.tags.iter().any(|known| known == tag))
+}
+
+fn setting(options: &Options, session: &Session) -> Result<Setting> {
+    let agent = match (&options.agent, options.no_agent) {
+        (_, true) => None,
+        (Some(program), false) => {
+            agent::check_program(program)?;
+            let program = program.canonicalize().context("the agent's path")?;
+            Some(Recipe {
+                program,
+                args: options.agent_arg.clone(),
+            })
+        }
+        (None, false) => {
+            bail!("which agent? give --agent PATH or set SIDESTEP_AGENT (or --no-agent)")
+        }
+    };
+    Ok(Setting {
+        agent,
+        envoy: reachable(options.envoy.as_deref(), session)?,
+        kernel: options.kernel.clone(),
+        base: session.dir.clone(),
+        keep: options.keep,
+        kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+    })
+}
+
+/// Envoy where the sidecar's user can run it: a cache below root's home is closed to others.
+fn reachable(envoy: Option<&Path>, session: &Session) -> Result<Option<PathBuf>> {
+    let Some(envoy) = envoy.filter(|path| path.is_file()) else {
+        return Ok(None);
+    };
+    let place = session.dir.join("envoy");
+    std::fs::hard_link(envoy, &place)
+        .or_else(|_| std::fs::copy(envoy, &place).map(drop))
+        .with_context(|| format!("cannot copy {} to {}", envoy.display(), place.display()))?;
+    Ok(Some(place))
+}
+
+#[derive(Debug, Default)]
+struct Sums {
+    passed: AtomicUsize,
+    failed: AtomicUsize,
+    skipped: AtomicUsize,
+    elsewhere: AtomicUsize,
+    not_run: AtomicUsize,
+    out: Mutex<()>,
+}
+
+impl Sums {
+    fn add(&self, options: &Options, loaded: &Loaded, result: &Result<Report, Skip>) {
+        // One scenario's lines stay together; a poisoned lock still orders them.
+        let _guard = self.out.lock();
+        match result {
+            Ok(report) if report.pass => count(&self.passed),
+            Ok(_) => count(&self.failed),
+            Err(Skip::NotHere(_)) => count(&self.elsewhere),
+            Err(Skip::Missing(_)) => count(&self.skipped),
+        }
+        match result {
+            Ok(report) => tell_report(options, loaded, report),
+            Err(Skip::NotHere(why)) => eprintln!("not here  {}: {why}", loaded.id),
+            Err(Skip::Missing(why)) => eprintln!("SKIPPED   {}: {why}", loaded.id),
+        }
+    }
+
+    fn good(&self) -> bool {
+        let get = |sum: &AtomicUsize| sum.load(Ordering::Relaxed);
+        let in_ci =
+            std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+        get(&self.failed) == 0 && get(&self.not_run) == 0 && !(in_ci && get(&self.skipped) > 0)
+    }
+
+    fn tell(&self, options: &Options, started: Instant) {
+        let get = |sum: &AtomicUsize| sum.load(Ordering::Relaxed);
+        let mut line = format!("{} passed, {} failed", get(&self.passed), get(&self.failed));
+        for (sum, what) in [
+            (&self.skipped, "skipped (something is missing, see above)"),
+            (&self.elsewhere, "left to other kernels"),
+            (&self.not_run, "not run (interrupted)"),
+        ] {
+            if get(sum) > 0 {
+                line = format!("{line}, {} {what}", get(sum));
+            }
+        }
+        let line = format!(
+            "{line} on {} in {:.0} s",
+            options.kernel,
+            started.elapsed().as_secs_f64()
+        );
+        if options.json {
+            eprintln!("{line}")
+        } else {
+            println!("{line}")
+        }
+    }
+}
+
+fn count(sum: &AtomicUsize) {
+    sum.fetch_add(1, Ordering::Relaxed);
+}
+
+fn tell_report(options: &Options, loaded: &Loaded, report: &Report) {
+    if options.json {
+        let text = serde_json::to_string(report).unwrap_or_default();
+        let mut out = std::io::stdout();
+        // A reader that went away is no failure of the scenario.
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    } else {
+        let word = if report.pass { "pass" } else { "FAIL" };
+        let found = match (options.no_agent, report.found.is_empty()) {
+            (true, _) => "world as described, no agent".to_owned(),
+            (false, true) => "silent".to_owned(),
+            (false, false) => report.found.join(" "),
+        };
+        let time = report
+            .seconds_to_detect
+            .map_or_else(String::new, |seconds| format!(" after {seconds:.2} s"));
+        println!(
+            "{word}  {:<44} {}: {found}{time}",
+            report.scenario, report.kernel
+        );
+    }
+    if report.pass {
+        return;
+    }
+    for problem in &report.problems {
+        eprintln!("      {problem}");
+    }
+    eprintln!("{}", report.details);
+    eprintln!(
+        "      to run it again: cargo xtask scenario run --file {} --kernel {} --keep   (this was {})",
+        loaded.file.display(),
+        report.kernel,
+        report.scenario
+    );
+}

@@ -1,0 +1,379 @@
+//! The small node: one bridge in a namespace of its own, and pods around it.
+//!
+//! Nothing touches the machine's own network: the "node" is a network namespace with a bridge, every pod is another one
+//! with a veth to it. Pods get manifests, cgroups in the kubelet's layout and a pause process, because that is where the
+//! agent looks. Everything made here carries the run's id and goes away in `Drop`, whatever happened before.
+//!
+//! It must never leave anything behind, and it must never remove what it did not make.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fmt::Write as _;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::manifest::{self, Placed};
+use crate::place::Place;
+use crate::rules::{self, Install};
+use crate::spec::{Backend, Family, Mesh, Pod, Scenario};
+use crate::{cgroup, command};
+
+/// The node's own address on the bridge, where probes come from.
+pub(crate) const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 90, 255, 254);
+const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x90, 0, 0, 0, 0, 0, 0xfffe);
+
+/// A pod that stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// What the scenario says about it.
+    pub(crate) spec: Pod,
+    /// `metadata.uid`.
+    pub(crate) uid: String,
+    /// Families in the order of its addresses.
+    pub(crate) families: Vec<Family>,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// Path of its network namespace.
+    pub(crate) netns: PathBuf,
+    /// Its cgroup.
+    pub(crate) cgroup: PathBuf,
+    /// Its containers.
+    pub(crate) containers: Vec<Placed>,
+}
+
+/// Everything of one run that stands on the machine.
+#[derive(Debug)]
+pub(crate) struct World {
+    /// Id of the run, in every name.
+    pub(crate) id: String,
+    /// Folder for manifests, logs, counters.
+    pub(crate) dir: PathBuf,
+    /// Pods.
+    pub(crate) pods: Vec<Standing>,
+    root: PathBuf,
+    keep: bool,
+}
+
+impl World {
+    /// Makes the empty node.
+    pub(crate) fn new(id: &str, dir: &Path, keep: bool) -> Result<Self> {
+        let world = Self {
+            id: id.to_owned(),
+            dir: dir.to_path_buf(),
+            pods: Vec::new(),
+            root: cgroup::root()?,
+            keep,
+        };
+        fs::create_dir_all(world.manifests()).context("cannot make the folder of manifests")?;
+        cgroup::make(&world.own_cgroup().join("agent"))?;
+        cgroup::make(&world.own_cgroup().join("node"))?;
+        let node = world.netns_name("node");
+        command::run(Command::new("ip").args(["netns", "add", &node]))?;
+        batch(
+            &node,
+            &format!(
+                "link set lo up\nlink add br0 type bridge\nlink set br0 addrgenmode none\nlink set br0 up\n\
+                 addr add {NODE_V4}/16 dev br0\naddr add {NODE_V6}/64 dev br0 nodad\n"
+            ),
+        )?;
+        Ok(world)
+    }
+
+    /// Builds a pod up to its rules; its processes come later.
+    pub(crate) fn add_pod(&mut self, scenario: &Scenario, pod: &Pod) -> Result<()> {
+        let uid = self.pod_uid(&pod.name);
+        let (families, addresses) = self.addresses(scenario, pod);
+        let manifest = manifest::of_pod(pod, &uid, &addresses, |name| {
+            self.hex(&format!("{}/{name}", pod.name), 4)
+        })?;
+        let standing = Standing {
+            spec: pod.clone(),
+            families,
+            addresses,
+            netns: Path::new("/run/netns").join(self.netns_name(&pod.name)),
+            cgroup: cgroup::pods(&self.root).join(format!("pod{uid}")),
+            containers: manifest.containers.clone(),
+            uid,
+        };
+        // Known from here on, so that `Drop` finds it however far the building gets.
+        self.pods.push(standing.clone());
+        for container in &standing.containers {
+            cgroup::make(&standing.cgroup.join(&container.id))?;
+        }
+        cgroup::make(&standing.cgroup.join(self.hex(&pod.name, 4)))?;
+        self.wire(&standing)?;
+        for install in rules::of_pod(scenario, pod, &standing.families)? {
+            self.install(&standing, &install)?;
+        }
+        let path = self.manifests().join(format!("{}.json", pod.name));
+        let text = serde_json::to_string_pretty(&manifest.value)?;
+        // The agent may watch already: it must never see half a file.
+        let draft = self.dir.join("draft.json");
+        fs::write(&draft, text)
+            .and_then(|()| fs::rename(&draft, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Folder for the agent's `--pods`.
+    pub(crate) fn manifests(&self) -> PathBuf {
+        self.dir.join("pods")
+    }
+
+    /// cgroup of the agent and of the node's own processes.
+    pub(crate) fn own_cgroup(&self) -> PathBuf {
+        self.root.join(format!("sidestep-test-{}", self.id))
+    }
+
+    /// The place of a pod's sandbox, where its pause process lives.
+    pub(crate) fn sandbox(&self, pod: &Standing) -> Place {
+        Place {
+            netns: Some(pod.netns.clone()),
+            cgroup: Some(pod.cgroup.join(self.hex(&pod.spec.name, 4))),
+            uid: Some(65_535),
+            gid: Some(65_535),
+        }
+    }
+
+    /// The place of the node's own processes.
+    pub(crate) fn node(&self) -> Place {
+        Place {
+            netns: Some(Path::new("/run/netns").join(self.netns_name("node"))),
+            cgroup: Some(self.own_cgroup().join("node")),
+            uid: None,
+            gid: None,
+        }
+    }
+
+    /// The pod of that name.
+    pub(crate) fn pod(&self, name: &str) -> Result<&Standing> {
+        self.pods
+            .iter()
+            .find(|pod| pod.spec.name == name)
+            .ok_or_else(|| anyhow!("there is no pod `{name}`"))
+    }
+
+    /// Installs rules in a pod.
+    pub(crate) fn install(&self, pod: &Standing, install: &Install) -> Result<()> {
+        let place = Place {
+            netns: Some(pod.netns.clone()),
+            ..Place::default()
+        };
+        command::feed(
+            inside(&place).args([install.program(), "--noflush"]),
+            &install.text,
+        )
+        .map(drop)
+        .with_context(|| format!("cannot install the rules of pod `{}`", pod.spec.name))
+    }
+
+    /// Empties table nat of a pod, in every back end and family.
+    pub(crate) fn flush(&self, pod: &Standing) -> Result<()> {
+        for backend in [Backend::Legacy, Backend::Nft] {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let text = "*nat\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n".to_owned();
+                let place = Place {
+                    netns: Some(pod.netns.clone()),
+                    ..Place::default()
+                };
+                command::feed(inside(&place).arg(rules::restore(backend, family)), &text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn netns_name(&self, pod: &str) -> String {
+        format!("st-{}-{pod}", self.id)
+    }
+
+    /// `blocks` times 16 hex digits that belong to this run and this name.
+    fn hex(&self, name: &str, blocks: usize) -> String {
+        let mut text = String::new();
+        for block in 0..blocks {
+            let mut hasher = DefaultHasher::new();
+            (&self.id, name, block).hash(&mut hasher);
+            let _ = write!(text, "{:016x}", hasher.finish());
+        }
+        text
+    }
+
+    /// A uid that starts with the run's id: that is how clean-up knows the pod's cgroup.
+    fn pod_uid(&self, name: &str) -> String {
+        let hex = self.hex(name, 2);
+        let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+        format!(
+            "{}-{}-4{}-8{}-{}",
+            self.id,
+            part(0, 4),
+            part(4, 7),
+            part(7, 10),
+            part(10, 22)
+        )
+    }
+
+    fn addresses(&self, scenario: &Scenario, pod: &Pod) -> (Vec<Family>, Vec<IpAddr>) {
+        if !pod.addresses.is_empty() {
+            return (
+                pod.addresses.iter().map(Family::of).collect(),
+                pod.addresses.clone(),
+            );
+        }
+        let families = pod
+            .families
+            .clone()
+            .unwrap_or_else(|| vec![scenario.family]);
+        let index = u16::try_from(self.pods.len() + 1).unwrap_or(u16::MAX);
+        let [high, low] = index.to_be_bytes();
+        let addresses = families
+            .iter()
+            .map(|family| match family {
+                Family::Ipv4 => Ipv4Addr::new(10, 90, high, low).into(),
+                Family::Ipv6 => Ipv6Addr::new(0xfd00, 0x90, 0, 0, 0, 0, 0, index).into(),
+            })
+            .collect();
+        (families, addresses)
+    }
+
+    /// Namespace, veth, addresses, routes.
+    fn wire(&self, pod: &Standing) -> Result<()> {
+        let name = self.netns_name(&pod.spec.name);
+        let node = self.netns_name("node");
+        let index = self.pods.len();
+        command::run(Command::new("ip").args(["netns", "add", &name]))?;
+        batch(
+            &node,
+            &format!(
+                "link add v{index} type veth peer name eth0 netns {name}\n\
+                 link set v{index} addrgenmode none\nlink set v{index} master br0\nlink set v{index} up\n"
+            ),
+        )?;
+        let mut text =
+            "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\n".to_owned();
+        for address in &pod.addresses {
+            let line = match address {
+                IpAddr::V4(ip) => {
+                    format!("addr add {ip}/16 dev eth0\nroute add default via {NODE_V4}\n")
+                }
+                IpAddr::V6(ip) => {
+                    format!("addr add {ip}/64 dev eth0 nodad\nroute add default via {NODE_V6}\n")
+                }
+            };
+            text.push_str(&line);
+        }
+        if pod.spec.mesh == Some(Mesh::Istio) && pod.families.contains(&Family::Ipv6) {
+            text.push_str("addr add ::6/128 dev lo nodad\n");
+        }
+        batch(&name, &text)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        for problem in remove(&self.id) {
+            eprintln!("clean-up: {problem}");
+        }
+    }
+}
+
+/// Removes everything whose run id begins like this; says what it could not.
+pub(crate) fn remove(id: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut note = |result: Result<()>| {
+        if let Err(error) = result {
+            problems.push(format!("{error:#}"));
+        }
+    };
+    let Ok(root) = cgroup::root() else {
+        return vec!["cgroup v2 is gone".to_owned()];
+    };
+    for dir in owned_cgroups(&root, id) {
+        note(cgroup::remove(&dir));
+    }
+    cgroup::remove_parents(&root);
+    for name in owned_netns(id) {
+        note(command::run(Command::new("ip").args(["netns", "del", &name])).map(drop));
+    }
+    problems
+}
+
+/// What of a run still stands; empty after a clean end.
+pub(crate) fn leftovers(id: &str) -> Vec<String> {
+    let root = cgroup::root().unwrap_or_default();
+    let mut all: Vec<String> = owned_cgroups(&root, id)
+        .iter()
+        .map(|dir| format!("cgroup {}", dir.display()))
+        .collect();
+    all.extend(
+        owned_netns(id)
+            .iter()
+            .map(|name| format!("network namespace {name}")),
+    );
+    all
+}
+
+fn owned_cgroups(root: &Path, id: &str) -> Vec<PathBuf> {
+    let prefix = format!("pod{id}");
+    let pods = fs::read_dir(cgroup::pods(root))
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let mut all: Vec<PathBuf> = pods
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect();
+    let prefix = format!("sidestep-test-{id}");
+    let own = fs::read_dir(root)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    all.extend(
+        own.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+            .map(|entry| entry.path()),
+    );
+    all
+}
+
+fn owned_netns(id: &str) -> Vec<String> {
+    let prefix = format!("st-{id}");
+    fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with(&prefix))
+        .collect()
+}
+
+/// Several `ip` commands in one namespace, in one process.
+fn batch(netns: &str, commands: &str) -> Result<()> {
+    command::feed(
+        Command::new("ip").args(["-n", netns, "-batch", "-"]),
+        commands,
+    )
+    .map(drop)
+}
+
+/// A command that runs another program in a place.
+pub(crate) fn inside(place: &Place) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("actor");
+    place.add_to(&mut command);
+    command.arg("exec");
+    command
+}
+
+/// The address of a pod in a family.
+pub(crate) fn address(pod: &Standing, family: Family) -> Result<IpAddr> {
+    let found = pod.addresses.iter().find(|ip| Family::of(ip) == family);
+    match (found, pod.addresses.first()) {
+        (Some(ip), _) => Ok(*ip),
+        (None, Some(ip)) => Ok(*ip),
+        (None, None) => bail!("pod `{}` has no address", pod.spec.name),
+    }
+}
