@@ -5,7 +5,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, builder::NonEmptyStringValueParser, value_parser};
+use clap::{
+    Args,
+    builder::{BoolishValueParser, NonEmptyStringValueParser},
+    value_parser,
+};
 use serde::Serialize;
 
 use crate::{engine, output::log::LogFormat};
@@ -45,7 +49,7 @@ pub struct AgentOptions {
     pub node_name: Option<String>,
 
     /// Use tracepoints only, as on a kernel that refuses kprobes and fentry.
-    #[arg(long, env = "SIDESTEP_NO_KPROBES")]
+    #[arg(long, env = "SIDESTEP_NO_KPROBES", value_parser = BoolishValueParser::new())]
     pub no_kprobes: bool,
 
     /// Most edges (who connected to what) held; the rest is counted without destinations.
