@@ -24,7 +24,9 @@ v1 | hybrid)
     mount -t tmpfs cgroup /sys/fs/cgroup
     for controller in cpu,cpuacct memory pids net_cls,net_prio; do
         mkdir -p "/sys/fs/cgroup/$controller"
-        mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
+        # Newer kernels no longer have every controller of version 1.
+        mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller" 2>/dev/null ||
+            rmdir "/sys/fs/cgroup/$controller"
     done
     if [ "$cgroup" = hybrid ]; then
         mkdir -p /sys/fs/cgroup/unified
@@ -35,6 +37,7 @@ esac
 
 # A kernel that stumbles must not pass a test.
 echo 1 >/proc/sys/kernel/panic_on_oops
+hostname sidestep-vm
 ip link set lo up
 [ -z "$modules" ] || modprobe -a $modules
 
