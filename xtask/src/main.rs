@@ -9,6 +9,7 @@
 
 mod build;
 mod cache;
+mod lint;
 mod paths;
 mod process;
 mod setup;
@@ -31,6 +32,8 @@ enum Command {
     Setup(setup::Options),
     /// Build the probes and the agent
     Build(build::Options),
+    /// Check everything about the sources that a machine can check
+    Lint(lint::Options),
     /// Boot a kernel of the test matrix and run a command in it
     Vm(vm::Options),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup(options) => setup::run(&options),
         Command::Build(options) => build::run(&options),
+        Command::Lint(options) => lint::run(&options),
         Command::Vm(options) => vm::run(&options),
     };
     match result {
