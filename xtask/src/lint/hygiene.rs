@@ -29,7 +29,7 @@ const USED_IN: [&str; 9] = [
     ".bash",
     ".yml",
     ".yaml",
-    ".rs",
+    "build.rs",
     ".mk",
     "Dockerfile",
     ".ci/run",
