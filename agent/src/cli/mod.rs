@@ -11,6 +11,7 @@ pub mod exit;
 mod explain;
 mod findings;
 mod pods;
+pub mod profiles;
 mod report;
 mod text;
 

@@ -202,7 +202,8 @@ fn is_open(finding: &Finding) -> bool {
     matches!(finding.state, FindingState::Open)
 }
 
-fn subject(finding: &Finding) -> String {
+/// Whom a finding is about.
+pub(super) fn subject(finding: &Finding) -> String {
     finding
         .pod
         .as_ref()
