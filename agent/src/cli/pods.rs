@@ -1,4 +1,7 @@
 //! `sidestep pods`: every pod, what should be captured, and what was.
+//!
+//! One line per pod with its counts; intents are listed below, once for all pods that share
+//! one, because a sentence per pod would bury the numbers on a node of 250 pods.
 
 use std::collections::BTreeMap;
 

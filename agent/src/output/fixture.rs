@@ -1,4 +1,7 @@
 //! A hand-made board with every kind of row, for the tests of everything that reads one.
+//!
+//! Made by hand and not by the engine, so that a change of a verdict does not rewrite the
+//! goldens of tables and metrics. It must hold a row of every type: a test says so.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

@@ -1,4 +1,7 @@
 //! From the rows of a board to the rows of metric families.
+//!
+//! Only names are translated here. A value that is not on the board must not be made up:
+//! what a metric needs and the board lacks belongs into the engine.
 
 use std::{collections::BTreeSet, fmt};
 
