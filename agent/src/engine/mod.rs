@@ -5,8 +5,23 @@
 //! recording of a customer's node a test.
 
 mod board;
+mod diagnose;
+mod directory;
+mod draw;
+mod edges;
+mod facts;
 mod finding;
+mod findings;
 mod input;
+mod late;
+mod ledger;
+mod machine;
+pub mod record;
+mod signals;
+mod sockets;
+mod top;
+mod verdict;
+mod watch;
 
 pub use board::{
     Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow, Reason,
@@ -14,3 +29,4 @@ pub use board::{
 };
 pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
 pub use input::{Change, Config, Input, Output};
+pub use machine::Engine;

@@ -1,0 +1,167 @@
+//! Bypass: connections that stepped around the proxy, filed under their cause.
+//!
+//! Several symptoms of one missing rule set become one finding: when nothing is captured in
+//! either direction, inbound and IPv6 bypasses are absorbed by `bypass-no-rules`.
+
+use super::{Judged, Scene, sample};
+use crate::{
+    engine::{
+        Code, Reason, Verdict,
+        findings::{Case, Findings, Render},
+        verdict::{Expected, Path},
+        watch::Watch,
+    },
+    model::{Arrival, Direction, Family, Time},
+};
+
+/// A connection bypassed the proxy for `reason`.
+pub(super) fn bypassed(
+    j: &Judged<'_>,
+    scene: &Scene<'_>,
+    reason: Reason,
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
+    let code = code(j.key.direction, reason, scene);
+    // Nothing is captured at all, and a finding says so: this is one more symptom of it.
+    let root = findings
+        .get(j.pod, Code::BypassNoRules)
+        .is_some_and(is_current);
+    let code = match code {
+        Code::BypassInboundDirect | Code::BypassIpv6 if root && captures_nothing(scene) => {
+            Code::BypassNoRules
+        }
+        code => code,
+    };
+    let case = findings.note(j.at, Some(j.pod), code);
+    case.add(&sample(j));
+    witnesses(case, j, scene);
+    arrival_fact(case, j);
+    history_fact(case, j, scene.watch);
+    if code == Code::BypassNoRules {
+        if captures_nothing(scene) {
+            findings.absorb(j.at, j.pod, code, Code::BypassInboundDirect, render);
+        }
+        findings.absorb(j.at, j.pod, code, Code::BypassIpv6, render);
+    }
+}
+
+fn is_current(case: &Case) -> bool {
+    !matches!(case.state, crate::engine::findings::State::Resolved(..))
+}
+
+fn captures_nothing(scene: &Scene<'_>) -> bool {
+    !scene.watch.captures(Direction::Outbound) && !captures_inbound(scene)
+}
+
+/// Whether incoming connections were captured, or NAT was seen to decide so.
+pub(super) fn captures_inbound(scene: &Scene<'_>) -> bool {
+    let port = scene.intent.inbound_port;
+    scene.watch.captures(Direction::Inbound) || scene.ns.is_some_and(|ns| ns.redirects_to(port))
+}
+
+fn code(direction: Direction, reason: Reason, scene: &Scene<'_>) -> Code {
+    match (direction, reason) {
+        (_, Reason::Ipv6) => Code::BypassIpv6,
+        (Direction::Inbound, _)
+            if captures_nothing(scene) && scene.watch.leaks(Direction::Outbound) =>
+        {
+            Code::BypassNoRules
+        }
+        (Direction::Inbound, _) => Code::BypassInboundDirect,
+        (Direction::Outbound, Reason::NoRules) => Code::BypassNoRules,
+        (Direction::Outbound, Reason::ProxyUid) => Code::BypassProxyUid,
+        (Direction::Outbound, Reason::ProxyGid) => Code::BypassProxyGid,
+        (Direction::Outbound, _) => Code::BypassUnknown,
+    }
+}
+
+fn witnesses(case: &mut Case, j: &Judged<'_>, scene: &Scene<'_>) {
+    match case.code {
+        // Nobody can be certain of a cause that was not found.
+        Code::BypassUnknown => {
+            case.witnesses.insert("no socket of the proxy answered");
+        }
+        Code::BypassProxyUid | Code::BypassProxyGid => {
+            case.witnesses.insert("credentials of the socket");
+            if j.container.is_some() {
+                case.witnesses.insert("container of the socket");
+            }
+        }
+        _ if j.key.direction == Direction::Inbound => {
+            case.witnesses
+                .insert("accepted by another socket than the proxy's");
+            if j.container.is_some() {
+                case.witnesses.insert("container of the accepting socket");
+            }
+        }
+        _ => {
+            case.witnesses.insert("no socket of the proxy answered");
+            if scene.sees_nat {
+                case.witnesses.insert("NAT took no decision to redirect");
+            }
+        }
+    }
+}
+
+fn arrival_fact(case: &mut Case, j: &Judged<'_>) {
+    if let (Path::Elsewhere, Arrival::Port(port) | Arrival::Decided(port)) =
+        (j.view.path, j.key.arrival)
+    {
+        let text = format!("local port {port}, which is not the proxy's");
+        case.facts.insert("redirected_to", text);
+    }
+}
+
+fn history_fact(case: &mut Case, j: &Judged<'_>, watch: &Watch) {
+    let last = |f: Family| *watch.captured.get(j.key.direction, f);
+    if let Some(Time(us)) = last(j.view.family) {
+        let text = format!(
+            "{} s before the latest of these",
+            j.at.micros_since(Time(us)) / 1_000_000
+        );
+        case.facts.insert("last_intercepted", text);
+    }
+}
+
+/// A connection went direct because the spec says so.
+pub(super) fn excluded(j: &Judged<'_>, findings: &mut Findings) {
+    let chosen = matches!(
+        j.verdict,
+        Verdict::Excluded {
+            reason: Reason::Excluded
+        }
+    );
+    if !chosen || j.view.expected != Expected::Listed {
+        return;
+    }
+    let case = findings.note(j.at, Some(j.pod), Code::BypassExcluded);
+    case.add(&sample(j));
+    case.sources.add(j.view.source.clone(), j.n);
+    case.witnesses.insert("spec of the pod");
+    case.witnesses.insert("path of the connection");
+}
+
+/// A connection was captured: rules are there now, at least for its family and direction.
+pub(super) fn intercepted(
+    j: &Judged<'_>,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
+    let seen = scene.watch.captured.get(j.key.direction, j.view.family);
+    if *seen != Some(j.at) || j.key.direction == Direction::Inbound {
+        return;
+    }
+    let about = |code: Code| {
+        let by = |c: &Case| *c.about.get(j.key.direction, j.view.family);
+        findings.get(j.pod, code).is_some_and(by)
+    };
+    let fixed: Vec<Code> = [Code::BypassNoRules, Code::BypassIpv6]
+        .into_iter()
+        .filter(|code| about(*code))
+        .collect();
+    for code in fixed {
+        findings.resolve(j.at, Some(j.pod), code, render);
+    }
+}

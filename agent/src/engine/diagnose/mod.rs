@@ -1,0 +1,100 @@
+//! Diagnosis: from verdicts and their surroundings to cases, and from cases to findings.
+//!
+//! A verdict says what happened to a connection; a finding says what is wrong with a pod.
+//! Between them stand doubt (one connection in a pod that just starts proves nothing) and
+//! cause (three symptoms, one missing rule set). Each kind has a file: `bypass`, `stuck`,
+//! `agent`; `ripe` holds the rules of doubt; `text` and `remedy` are for people.
+//! Nothing here may name a mesh: words that differ between meshes come from the intent.
+
+mod agent;
+mod bypass;
+mod remedy;
+mod ripe;
+mod stuck;
+mod text;
+
+use std::net::SocketAddr;
+
+pub(super) use agent::coverage;
+pub(super) use ripe::ripe;
+pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};
+pub(super) use text::render;
+
+use super::{
+    Leg, Verdict,
+    directory::{PodEntry, PodId},
+    edges::Comm,
+    facts::View,
+    findings::{Findings, Render, Sample},
+    sockets::Namespace,
+    watch::{Refusals, Watch},
+};
+use crate::{
+    mesh::Intent,
+    model::{Direction, EdgeKey, NO_ID, Outcome, Time},
+};
+
+/// One outcome of one edge, judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged<'a> {
+    pub(super) at: Time,
+    pub(super) pod: PodId,
+    pub(super) key: &'a EdgeKey,
+    pub(super) view: &'a View,
+    pub(super) container: Option<u16>,
+    pub(super) process: Option<Comm>,
+    pub(super) outcome: Outcome,
+    pub(super) n: u64,
+    pub(super) leg: Leg,
+    pub(super) verdict: Verdict,
+    /// The proxy was refused: how often in a row.
+    pub(super) refusals: Option<Refusals>,
+}
+
+/// What is known around a pod.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) entry: &'a PodEntry,
+    pub(super) intent: &'a Intent,
+    pub(super) ns: Option<&'a Namespace>,
+    pub(super) watch: &'a Watch,
+    /// NAT's decisions are seen here.
+    pub(super) sees_nat: bool,
+}
+
+/// Files what a judged connection speaks for, and closes what it speaks against.
+pub(super) fn connection(
+    j: &Judged<'_>,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
+    match j.verdict {
+        Verdict::Bypassed { reason } => bypass::bypassed(j, scene, reason, findings, render),
+        Verdict::Excluded { .. } => bypass::excluded(j, findings),
+        Verdict::Intercepted => {
+            bypass::intercepted(j, scene, findings, render);
+            stuck::intercepted(j, findings, render);
+        }
+        Verdict::Stuck { .. } => stuck::stuck(j, scene, findings),
+        Verdict::Failed => stuck::failed(j, scene, findings),
+        Verdict::Neutral => stuck::succeeded(j, scene, findings, render),
+    }
+}
+
+fn sample(j: &Judged<'_>) -> Sample {
+    let destination = match j.key.direction {
+        Direction::Outbound => j.key.remote,
+        Direction::Inbound => SocketAddr::new(j.key.remote.ip(), j.key.local_port),
+    };
+    let known = j.key.owner.uid != NO_ID || j.key.owner.gid != NO_ID;
+    Sample {
+        direction: j.key.direction,
+        family: j.view.family,
+        destination,
+        process: j.process,
+        ids: known.then_some((j.key.owner.uid, j.key.owner.gid)),
+        container: j.container,
+        n: j.n,
+    }
+}

@@ -1,0 +1,127 @@
+//! What to change, naming the exact setting, container, port or rule.
+
+use super::Scene;
+use crate::{
+    engine::{Code, directory::PodEntry, findings::Case},
+    model::Direction,
+};
+
+/// The remedy of a case.
+pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {
+    let container = case
+        .containers
+        .most(1)
+        .first()
+        .and_then(|(ix, _)| entry?.container(Some(*ix)))
+        .map_or_else(
+            || "that process".to_owned(),
+            |c| format!("container {}", c.name),
+        );
+    let top = case.destinations.most(1);
+    let port = top.first().map_or(0, |(d, _)| d.port());
+    match case.code {
+        Code::BypassNoRules => no_rules(entry, scene),
+        Code::BypassProxyUid => {
+            let uid = scene.and_then(|s| s.intent.proxy_uid).unwrap_or_default();
+            format!(
+                "Run {container} as another user: set securityContext.runAsUser to something other than {uid}, or change USER in its image if that is where it comes from."
+            )
+        }
+        Code::BypassProxyGid => {
+            let gid = scene.and_then(|s| s.intent.proxy_gid).unwrap_or_default();
+            format!(
+                "Run {container} with another group: set securityContext.runAsGroup (or the pod's fsGroup and supplementalGroups) to something other than {gid}; check the group in its image."
+            )
+        }
+        Code::BypassIpv6 => ipv6(scene),
+        Code::BypassExcluded => format!(
+            "If this is meant, nothing. If not, change {}.",
+            case.sources.most(1).first().map_or("the exclusion", |(s, _)| s.as_str())
+        ),
+        Code::BypassInboundDirect => inbound_direct(port, scene),
+        Code::BypassUnknown => "Compare the rules in the pod's network namespace (iptables-save, nft list ruleset) with what the mesh installs; if they look complete, record this (sidestep agent --record FILE) and report it.".to_owned(),
+        Code::StuckNoListener => no_listener(case, scene),
+        Code::StuckNotAccepting => format!(
+            "Restart {}; it is alive but its event loop does not run. Before, take its thread dump and look at its CPU throttling and at its process state.",
+            proxy(scene)
+        ),
+        Code::StuckUpstreamRefused => format!(
+            "Nobody listens at {}: check that the target app runs and listens on port {port}, and that the Service's targetPort is that port.",
+            top.first().map_or_else(String::new, |(d, _)| d.to_string())
+        ),
+        Code::StuckAppRefused => app_refused(case, port),
+        Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),
+    }
+}
+
+fn proxy(scene: Option<&Scene<'_>>) -> String {
+    scene
+        .and_then(|s| s.intent.proxy_containers.first())
+        .map_or_else(|| "the proxy".to_owned(), |c| format!("container {c}"))
+}
+
+fn no_rules(entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {
+    let pod = entry.map_or_else(|| "the pod".to_owned(), |e| e.pod.key.to_string());
+    // Which of the two ways this pod takes shows in the pod itself.
+    let init = scene.and_then(|s| {
+        let here = |name: &&String| s.entry.pod.containers.iter().any(|c| c.name == **name);
+        s.intent.mesh_init_containers.iter().find(here)
+    });
+    init.map_or_else(
+        || format!(
+            "Delete {pod} so that it is made again with its rules. If that does not help, the mesh's CNI plugin did not run for it: check that the plugin is the last in the node's CNI configuration, that it was ready before the pod started, and turn on its repair or taint controller."
+        ),
+        |init| format!(
+            "Delete {pod} so that it is made again with its rules. If that does not help, read the log of init container {init}, which installs them: wrong iptables backend or missing NET_ADMIN are the usual reasons."
+        ),
+    )
+}
+
+fn ipv6(scene: Option<&Scene<'_>>) -> String {
+    let setting = scene.map_or("", |s| s.intent.ipv6_setting.as_str());
+    if setting.is_empty() {
+        "Turn on IPv6 capture in the mesh's settings and make the pod again, or disable IPv6 in the pod (sysctl net.ipv6.conf.all.disable_ipv6=1).".to_owned()
+    } else {
+        format!(
+            "Turn on IPv6 capture ({setting}) and make the pod again, or disable IPv6 in the pod (sysctl net.ipv6.conf.all.disable_ipv6=1)."
+        )
+    }
+}
+
+fn inbound_direct(port: u16, scene: Option<&Scene<'_>>) -> String {
+    let to = scene.map_or(0, |s| s.intent.inbound_port);
+    format!(
+        "Nothing redirects incoming port {port} to the proxy's port {to}: check the PREROUTING jump in the pod's network namespace and the mesh's list of included inbound ports, then make the pod again."
+    )
+}
+
+fn no_listener(case: &Case, scene: Option<&Scene<'_>>) -> String {
+    let only_v6 = {
+        use crate::model::Family::{Ipv4, Ipv6};
+        let about =
+            |f| *case.about.get(Direction::Outbound, f) || *case.about.get(Direction::Inbound, f);
+        about(Ipv6) && !about(Ipv4)
+    };
+    let proxy = proxy(scene);
+    if only_v6 {
+        let setting = scene.map_or("", |s| s.intent.ipv6_setting.as_str());
+        return format!(
+            "IPv6 is redirected but {proxy} listens on IPv4 only: make it listen on IPv6 too, or turn off IPv6 capture ({setting})."
+        );
+    }
+    format!(
+        "{proxy} is down, still starting, or listens elsewhere: look at its status, last termination reason (OOMKilled?) and log. If this happens at pod start only, run it as a native sidecar or hold the app until the proxy is ready."
+    )
+}
+
+fn app_refused(case: &Case, port: u16) -> String {
+    let dialled = case
+        .destinations
+        .most(1)
+        .first()
+        .map_or_else(String::new, |(d, _)| d.ip().to_string());
+    case.facts.get("listens_elsewhere").map_or_else(
+        || format!("Nobody listens on port {port} in this pod: check that the app runs, and that the port of the Service and of the container is the one it listens on."),
+        |others| format!("The app listens on {others} but the proxy dials {dialled}: let the app listen on all addresses (0.0.0.0 or ::), or on {dialled}."),
+    )
+}

@@ -1,0 +1,120 @@
+//! The rules of doubt: when a suspicion may be told.
+//!
+//! A pod that just started may dial before its rules are in place, and a proxy may be a
+//! second late; neither is worth waking somebody. A pod that has run for a while gets no
+//! such excuse. All waits together stay below the five seconds a finding may take.
+
+use super::Scene;
+use crate::{
+    engine::{
+        Code,
+        findings::Case,
+        sockets::{Listens, Namespace},
+    },
+    mesh::Intent,
+    model::{Direction, Family, Time},
+};
+
+/// A pod known for less is still starting.
+const YOUNG_US: u64 = 3_000_000;
+/// An app may take this long until it listens.
+const APP_START_US: u64 = 30_000_000;
+
+/// When a pending case may be opened; `None` if it needs more evidence first.
+/// `scene` is `None` for cases about the agent, and for pods without an intent.
+pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<Time> {
+    let Some(scene) = scene else {
+        return (case.code == Code::AgentDegraded).then_some(case.first);
+    };
+    let since = scene.entry.since;
+    let spans = case.last.micros_since(case.first);
+    match case.code {
+        Code::BypassExcluded | Code::StuckNotAccepting | Code::StuckUpstreamRefused => {
+            Some(case.first)
+        }
+        Code::AgentDegraded => Some(case.first),
+        Code::BypassProxyUid | Code::BypassProxyGid => {
+            let sure = !case.containers.is_empty() || case.connections >= 3;
+            sure.then_some(case.first)
+        }
+        Code::BypassNoRules => Some(after_start(case, since)),
+        Code::BypassIpv6 => {
+            let compared = has_captured_ipv4(scene);
+            let wait = if compared { 0 } else { 1_500_000 };
+            Some(after_start(case, since).max(case.first.plus_micros(wait)))
+        }
+        Code::BypassInboundDirect => {
+            // Outbound traffic may still show that nothing at all is captured.
+            let known = scene.watch.captures(Direction::Outbound)
+                || scene.watch.leaks(Direction::Outbound)
+                || super::bypass::captures_inbound(scene);
+            let wait = if known { 0 } else { 2_800_000 };
+            Some(after_start(case, since).max(case.first.plus_micros(wait)))
+        }
+        Code::BypassUnknown => (case.connections >= 3 && spans >= 2_000_000).then_some(case.last),
+        Code::StuckNoListener => no_listener(case, scene),
+        Code::StuckAppRefused => app_refused(case, since, spans),
+    }
+}
+
+/// At once in a pod that has run for a while, else when it has.
+fn after_start(case: &Case, since: Time) -> Time {
+    if case.first.micros_since(since) >= YOUNG_US {
+        case.first
+    } else {
+        since
+            .plus_micros(YOUNG_US)
+            .max(case.first.plus_micros(1_000_000))
+    }
+}
+
+fn has_captured_ipv4(scene: &Scene<'_>) -> bool {
+    let captured = |d| scene.watch.captured.get(d, Family::Ipv4).is_some();
+    captured(Direction::Outbound) || captured(Direction::Inbound)
+}
+
+fn no_listener(case: &Case, scene: &Scene<'_>) -> Option<Time> {
+    if is_answered_now(case, scene.intent, scene.ns) {
+        return None;
+    }
+    let wait = if case.connections > 1 {
+        300_000
+    } else {
+        1_000_000
+    };
+    let young = case.first.micros_since(scene.entry.since) < YOUNG_US;
+    let wait = if young { 2_000_000 } else { wait };
+    Some(case.first.plus_micros(wait))
+}
+
+/// Whether somebody listens by now wherever the case says nobody does.
+pub(in crate::engine) fn is_answered_now(
+    case: &Case,
+    intent: &Intent,
+    ns: Option<&Namespace>,
+) -> bool {
+    let ports = [
+        (Direction::Outbound, intent.outbound_port),
+        (Direction::Inbound, intent.inbound_port),
+    ];
+    let mut asked = ports
+        .into_iter()
+        .flat_map(|(d, port)| [(d, port, Family::Ipv4), (d, port, Family::Ipv6)])
+        .filter(|(d, _, f)| *case.about.get(*d, *f))
+        .peekable();
+    let here = |port, family| ns.is_some_and(|ns| ns.listens(port, family) == Listens::Yes);
+    asked.peek().is_some() && asked.all(|(_, port, family)| here(port, family))
+}
+
+fn app_refused(case: &Case, since: Time, spans: u64) -> Option<Time> {
+    if case.facts.contains_key("listens_elsewhere") {
+        let wait = if case.connections > 1 {
+            300_000
+        } else {
+            1_000_000
+        };
+        return Some(case.first.plus_micros(wait));
+    }
+    let lasting = case.connections >= 3 && spans >= 2_000_000;
+    lasting.then(|| since.plus_micros(APP_START_US).max(case.last))
+}

@@ -1,0 +1,299 @@
+//! A case as people read it: one sentence, the facts, and what to change.
+
+use super::{Scene, remedy::remedy};
+use crate::{
+    engine::{
+        Code, Evidence, Finding, FindingState,
+        directory::PodEntry,
+        findings::{Case, State},
+    },
+    model::{Direction, Family, NO_ID},
+};
+
+/// Values of one kind shown; the rest is summed up.
+const SHOWN: usize = 5;
+
+/// Draws the finding of a case. `entry` is its pod; `scene` is missing if that has no intent.
+pub(in crate::engine) fn render(
+    case: &Case,
+    entry: Option<&PodEntry>,
+    scene: Option<&Scene<'_>>,
+) -> Finding {
+    if let State::Resolved(_, finding) = &case.state {
+        return (**finding).clone();
+    }
+    Finding {
+        code: case.code,
+        severity: case.code.severity(),
+        confidence: case.confidence(),
+        pod: entry.map(|e| e.pod.key.clone()),
+        workload: entry.and_then(|e| e.pod.workload.clone()),
+        container: container(case, entry),
+        direction: direction(case),
+        summary: summary(case, entry, scene),
+        evidence: evidence(case, entry, scene),
+        remedy: remedy(case, entry, scene),
+        connections: case.connections,
+        first_seen: case.first,
+        last_seen: case.last,
+        state: FindingState::Open,
+    }
+}
+
+fn container(case: &Case, entry: Option<&PodEntry>) -> Option<String> {
+    let (most, _) = case.containers.most(1).into_iter().next()?;
+    let container = entry?.container(Some(most))?;
+    Some(container.name.clone())
+}
+
+/// The one direction it is about, if it is one.
+fn direction(case: &Case) -> Option<Direction> {
+    let about = |d| *case.about.get(d, Family::Ipv4) || *case.about.get(d, Family::Ipv6);
+    match (about(Direction::Outbound), about(Direction::Inbound)) {
+        (true, false) => Some(Direction::Outbound),
+        (false, true) => Some(Direction::Inbound),
+        _ => None,
+    }
+}
+
+fn summary(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {
+    let pod = entry.map_or_else(String::new, |e| e.pod.key.to_string());
+    let n = plural(case.connections, "connection");
+    let top = case.destinations.most(1);
+    let to = top
+        .first()
+        .map_or_else(|| "its destination".to_owned(), |(d, _)| d.to_string());
+    let ids = case.ids.most(1).first().map_or((0, 0), |(ids, _)| *ids);
+    let who =
+        container(case, entry).map_or_else(|| "a process".to_owned(), |c| format!("container {c}"));
+    match case.code {
+        Code::BypassNoRules => format!(
+            "{n} of {pod} went around the proxy: {}",
+            nothing_redirected(case)
+        ),
+        Code::BypassProxyUid => format!(
+            "{who} of {pod} runs as the proxy's user {}, so the rules let its connections past the proxy",
+            ids.0
+        ),
+        Code::BypassProxyGid => format!(
+            "{who} of {pod} runs with the proxy's group {}, so the rules let its connections past the proxy",
+            ids.1
+        ),
+        Code::BypassIpv6 => format!("IPv6 of {pod} is not captured: {n} went around the proxy"),
+        Code::BypassExcluded => format!("{n} of {pod} left by an exclusion of its spec"),
+        Code::BypassInboundDirect => format!(
+            "peers reach {pod} past the proxy: {n} accepted by {who} itself on port {}",
+            top.first().map_or(0, |(d, _)| d.port())
+        ),
+        Code::BypassUnknown => format!(
+            "{n} of {pod} went around the proxy although its others are captured; the reason was not found"
+        ),
+        Code::StuckNoListener => format!(
+            "{}: connections of {pod} are redirected to a port where nobody listens",
+            ports(case, scene)
+        ),
+        Code::StuckNotAccepting => {
+            format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
+        }
+        Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
+        Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
+        Code::AgentDegraded => format!(
+            "{} of this node's kernel cannot be had",
+            plural(u64::try_from(case.sources.size().0).unwrap_or(0), "signal")
+        ),
+    }
+}
+
+fn plural(n: u64, what: &str) -> String {
+    if n == 1 {
+        format!("1 {what}")
+    } else {
+        format!("{n} {what}s")
+    }
+}
+
+fn nothing_redirected(case: &Case) -> String {
+    let families = families(case);
+    let way = match direction(case) {
+        Some(d) => d.as_str(),
+        None => "inbound or outbound",
+    };
+    format!("nothing {way} over {families} is redirected in this pod")
+}
+
+fn families(case: &Case) -> &'static str {
+    let has = |f| *case.about.get(Direction::Outbound, f) || *case.about.get(Direction::Inbound, f);
+    match (has(Family::Ipv4), has(Family::Ipv6)) {
+        (true, true) => "IPv4 and IPv6",
+        (_, true) => "IPv6",
+        _ => "IPv4",
+    }
+}
+
+/// The capture ports a case is about.
+fn ports(case: &Case, scene: Option<&Scene<'_>>) -> String {
+    let Some(scene) = scene else {
+        return "capture port".to_owned();
+    };
+    let (out, inbound) = (scene.intent.outbound_port, scene.intent.inbound_port);
+    match direction(case) {
+        Some(Direction::Inbound) => format!("port {inbound}"),
+        Some(Direction::Outbound) => format!("port {out}"),
+        None => format!("ports {out} and {inbound}"),
+    }
+}
+
+fn evidence(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> Vec<Evidence> {
+    let mut list = Vec::new();
+    let mut push = |what: &str, value: String| {
+        list.push(Evidence {
+            what: what.to_owned(),
+            value,
+        });
+    };
+    if case.connections > 0 {
+        push("connections", counts(case));
+    }
+    let what = if direction(case) == Some(Direction::Inbound) {
+        "peer"
+    } else {
+        "destination"
+    };
+    for (destination, n) in case.destinations.most(SHOWN) {
+        push(what, format!("{destination} ({n})"));
+    }
+    let (held, others) = case.destinations.size();
+    if held > SHOWN || others > 0 {
+        push(what, format!("and {} more", held.saturating_sub(SHOWN)));
+    }
+    for (process, n) in case.processes.most(SHOWN) {
+        push("process", format!("{} ({n})", process.show()));
+    }
+    for (ids, n) in case.ids.most(3) {
+        push("credentials", format!("{} ({n})", show_ids(ids)));
+    }
+    for (ix, n) in case.containers.most(3) {
+        if let Some(c) = entry.and_then(|e| e.container(Some(ix))) {
+            push("container", format!("{} ({n})", c.name));
+        }
+    }
+    for (source, _) in case.sources.most(8) {
+        push(source_name(case.code), source);
+    }
+    for (what, value) in &case.facts {
+        push(what, value.clone());
+    }
+    if let Some(scene) = scene {
+        scene_facts(case, scene, &mut push);
+    }
+    for witness in &case.witnesses {
+        push("seen_by", (*witness).to_owned());
+    }
+    list
+}
+
+const fn source_name(code: Code) -> &'static str {
+    match code {
+        Code::AgentDegraded => "missing",
+        _ => "spec",
+    }
+}
+
+fn counts(case: &Case) -> String {
+    let mut parts = Vec::new();
+    for direction in [Direction::Outbound, Direction::Inbound] {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let n = *case.by.get(direction, family);
+            if n > 0 {
+                parts.push(format!("{n} {} {}", direction.as_str(), family.as_str()));
+            }
+        }
+    }
+    if parts.is_empty() {
+        case.connections.to_string()
+    } else {
+        parts.join(", ")
+    }
+}
+
+fn show_ids((uid, gid): (u32, u32)) -> String {
+    let show = |id: u32| {
+        if id == NO_ID {
+            "unknown".to_owned()
+        } else {
+            id.to_string()
+        }
+    };
+    format!("uid {}, gid {}", show(uid), show(gid))
+}
+
+/// Facts of the pod that belong beside the case: who listens on the capture port, which
+/// family is captured, what the intent is.
+fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String)) {
+    let intent = scene.intent;
+    match case.code {
+        Code::BypassNoRules
+        | Code::BypassIpv6
+        | Code::BypassUnknown
+        | Code::BypassInboundDirect => {
+            push("captured", captured(scene));
+            push("mesh", intent.profile.clone());
+        }
+        Code::BypassProxyUid | Code::BypassProxyGid => push("mesh", intent.profile.clone()),
+        Code::StuckNoListener => {
+            for port in [intent.outbound_port, intent.inbound_port] {
+                push("listeners", listeners(scene, port));
+            }
+        }
+        Code::StuckNotAccepting => {
+            for port in [intent.outbound_port, intent.inbound_port] {
+                if scene.ns.is_some_and(|ns| !ns.on_port(port).is_empty()) {
+                    push("listeners", listeners(scene, port));
+                }
+            }
+        }
+        Code::BypassExcluded
+        | Code::StuckUpstreamRefused
+        | Code::StuckAppRefused
+        | Code::AgentDegraded => {}
+    }
+}
+
+fn captured(scene: &Scene<'_>) -> String {
+    let mut seen = Vec::new();
+    for direction in [Direction::Outbound, Direction::Inbound] {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            if scene.watch.captured.get(direction, family).is_some() {
+                seen.push(format!("{} {}", direction.as_str(), family.as_str()));
+            }
+        }
+    }
+    if seen.is_empty() {
+        "nothing so far".to_owned()
+    } else {
+        seen.join(", ")
+    }
+}
+
+fn listeners(scene: &Scene<'_>, port: u16) -> String {
+    let Some(ns) = scene.ns else {
+        return format!("port {port}: not known");
+    };
+    let on: Vec<String> = ns
+        .on_port(port)
+        .iter()
+        .map(|(l, h)| {
+            let both = if l.dual_stack { ", IPv4 too" } else { "" };
+            format!(
+                "{} (uid {}{both})",
+                std::net::SocketAddr::new(l.addr, port),
+                h.uid
+            )
+        })
+        .collect();
+    if on.is_empty() {
+        format!("port {port}: nobody")
+    } else {
+        format!("port {port}: {}", on.join("; "))
+    }
+}

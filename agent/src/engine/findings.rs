@@ -1,0 +1,312 @@
+//! The findings store: one case per pod and code, from first suspicion to forgetting.
+//!
+//! A case collects evidence (bounded), waits until it is ripe (a single ambiguous connection
+//! pages nobody), is open while evidence comes, is resolved when it stops or when the
+//! contrary is seen, and stays visible for a while. What was said when it was resolved is
+//! frozen with it: later changes of the node must not rewrite history.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+};
+
+use super::{
+    Code, Confidence, Finding, FindingState, Output, directory::PodId, edges::Comm, top::Top,
+    watch::Grid,
+};
+use crate::model::{Direction, Family, Time};
+
+/// A suspicion without new evidence for so long is dropped: sparse oddities never add up.
+const FORGET_PENDING_US: u64 = 30_000_000;
+/// Outputs nobody took yet.
+const MAX_OUTPUTS: usize = 4_096;
+
+/// Where a case is in its life.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// Not told yet.
+    Pending,
+    /// Told.
+    Open,
+    /// Told, and over; as it was then.
+    Resolved(Time, Box<Finding>),
+}
+
+/// One pod's case of one code.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) code: Code,
+    pub(super) pod: Option<PodId>,
+    pub(super) state: State,
+    pub(super) first: Time,
+    pub(super) last: Time,
+    pub(super) connections: u64,
+    /// Connections by direction and family.
+    pub(super) by: Grid<u64>,
+    /// Directions and families it is about, counted or not.
+    pub(super) about: Grid<bool>,
+    pub(super) destinations: Top<SocketAddr, 32>,
+    pub(super) processes: Top<Comm, 16>,
+    pub(super) ids: Top<(u32, u32), 16>,
+    pub(super) containers: Top<u16, 16>,
+    /// Texts of the spec that have to do with it.
+    pub(super) sources: Top<String, 16>,
+    /// Single facts, the last value of each.
+    pub(super) facts: BTreeMap<&'static str, String>,
+    /// Independent sources that speak for it.
+    pub(super) witnesses: BTreeSet<&'static str>,
+}
+
+/// Evidence from one edge.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    pub(super) direction: Direction,
+    pub(super) family: Family,
+    /// Destination; inbound: the peer's address and the port of the pod.
+    pub(super) destination: SocketAddr,
+    pub(super) process: Option<Comm>,
+    pub(super) ids: Option<(u32, u32)>,
+    pub(super) container: Option<u16>,
+    pub(super) n: u64,
+}
+
+impl Case {
+    fn new(at: Time, pod: Option<PodId>, code: Code) -> Self {
+        Self {
+            code,
+            pod,
+            state: State::Pending,
+            first: at,
+            last: at,
+            connections: 0,
+            by: Grid::default(),
+            about: Grid::default(),
+            destinations: Top::default(),
+            processes: Top::default(),
+            ids: Top::default(),
+            containers: Top::default(),
+            sources: Top::default(),
+            facts: BTreeMap::new(),
+            witnesses: BTreeSet::new(),
+        }
+    }
+
+    /// Adds evidence from an edge.
+    pub(super) fn add(&mut self, sample: &Sample) {
+        let n = sample.n;
+        self.connections = self.connections.saturating_add(n);
+        let by = self.by.get_mut(sample.direction, sample.family);
+        *by = by.saturating_add(n);
+        *self.about.get_mut(sample.direction, sample.family) = true;
+        self.destinations.add(sample.destination, n);
+        if let Some(process) = sample.process {
+            self.processes.add(process, n);
+        }
+        if let Some(ids) = sample.ids {
+            self.ids.add(ids, n);
+        }
+        if let Some(container) = sample.container {
+            self.containers.add(container, n);
+        }
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.first = self.first.min(other.first);
+        self.connections = self.connections.saturating_add(other.connections);
+        for direction in [Direction::Outbound, Direction::Inbound] {
+            for family in [Family::Ipv4, Family::Ipv6] {
+                let by = self.by.get_mut(direction, family);
+                *by = by.saturating_add(*other.by.get(direction, family));
+                *self.about.get_mut(direction, family) |= *other.about.get(direction, family);
+            }
+        }
+        self.destinations.merge(&other.destinations);
+        self.processes.merge(&other.processes);
+        self.ids.merge(&other.ids);
+        self.containers.merge(&other.containers);
+    }
+
+    pub(super) fn confidence(&self) -> Confidence {
+        if self.witnesses.len() > 1 {
+            Confidence::Certain
+        } else {
+            Confidence::Probable
+        }
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+}
+
+/// All cases.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    cases: BTreeMap<(Option<PodId>, Code), Case>,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) outputs_lost: u64,
+    /// A case changed: look whether one is ripe.
+    pub(super) touched: bool,
+    /// When the next case changes by itself.
+    pub(super) due: Option<Time>,
+}
+
+/// How a case looks to people; given by the caller, who knows pods and sockets.
+pub(super) type Render<'a> = &'a dyn Fn(&Case) -> Finding;
+
+impl Findings {
+    /// The case of this pod and code, with new evidence now. A case that is over starts anew.
+    pub(super) fn note(&mut self, at: Time, pod: Option<PodId>, code: Code) -> &mut Case {
+        self.touched = true;
+        let case = self
+            .cases
+            .entry((pod, code))
+            .or_insert_with(|| Case::new(at, pod, code));
+        let stale = match case.state {
+            State::Pending => at.micros_since(case.last) > FORGET_PENDING_US,
+            State::Open => false,
+            State::Resolved(..) => true,
+        };
+        if stale {
+            *case = Case::new(at, pod, code);
+        }
+        case.last = at;
+        case
+    }
+
+    pub(super) fn get(&self, pod: PodId, code: Code) -> Option<&Case> {
+        self.cases.get(&(Some(pod), code))
+    }
+
+    /// Cases that are or were told.
+    pub(super) fn told(&self) -> impl Iterator<Item = &Case> {
+        let told = |c: &&Case| !matches!(c.state, State::Pending);
+        self.cases.values().filter(told)
+    }
+
+    /// The contrary was seen: close the case now.
+    pub(super) fn resolve(&mut self, at: Time, pod: Option<PodId>, code: Code, render: Render<'_>) {
+        let Some(case) = self.cases.get_mut(&(pod, code)) else {
+            return;
+        };
+        match case.state {
+            State::Pending => {
+                self.cases.remove(&(pod, code));
+            }
+            State::Open => {
+                let finding = close(at, case, render);
+                self.say(Output::Resolved(finding));
+            }
+            State::Resolved(..) => {}
+        }
+        self.touched = true;
+    }
+
+    /// `root` explains `symptom` too: one finding, not two.
+    pub(super) fn absorb(
+        &mut self,
+        at: Time,
+        pod: PodId,
+        root: Code,
+        symptom: Code,
+        render: Render<'_>,
+    ) {
+        let over = |c: &Case| matches!(c.state, State::Resolved(..));
+        if self.cases.get(&(Some(pod), symptom)).is_none_or(over) {
+            return;
+        }
+        let Some(mut other) = self.cases.remove(&(Some(pod), symptom)) else {
+            return;
+        };
+        if other.is_open() {
+            let finding = close(at, &mut other, render);
+            self.say(Output::Resolved(finding));
+        }
+        if let Some(case) = self.cases.get_mut(&(Some(pod), root)) {
+            case.absorb(&other);
+        }
+        self.touched = true;
+    }
+
+    /// Moves every case on: ripe ones are opened, quiet ones resolved, old ones forgotten.
+    /// `ripe` says when a pending case may be opened, `None` if it needs more evidence.
+    pub(super) fn advance(
+        &mut self,
+        now: Time,
+        resolve_after_s: u64,
+        keep_resolved_s: u64,
+        ripe: &dyn Fn(&Case) -> Option<Time>,
+        render: Render<'_>,
+    ) {
+        self.touched = false;
+        self.due = None;
+        let mut said = Vec::new();
+        let mut due: Option<Time> = None;
+        let mut later = |at: Time| due = Some(due.map_or(at, |d| d.min(at)));
+        self.cases.retain(|_, case| {
+            if matches!(case.state, State::Pending) {
+                match ripe(case) {
+                    Some(at) if at <= now => {
+                        case.state = State::Open;
+                        said.push(Output::Opened(Box::new(render(case))));
+                    }
+                    Some(at) => later(at),
+                    None => {}
+                }
+            }
+            if case.is_open() && resolves_alone(case.code) {
+                let quiet = case.last.plus_secs(resolve_after_s);
+                if quiet <= now {
+                    said.push(Output::Resolved(close(now, case, render)));
+                } else {
+                    later(quiet);
+                }
+            }
+            let end = match case.state {
+                State::Pending => case.last.plus_micros(FORGET_PENDING_US),
+                State::Open => return true,
+                State::Resolved(at, _) => at.plus_secs(keep_resolved_s),
+            };
+            later(end);
+            end > now
+        });
+        self.due = due.filter(|d| *d > now);
+        for output in said {
+            self.say(output);
+        }
+    }
+
+    /// The pod is gone: what is open is over.
+    pub(super) fn pod_gone(&mut self, at: Time, pod: PodId, render: Render<'_>) {
+        for code in Code::ALL {
+            self.resolve(at, Some(pod), *code, render);
+        }
+    }
+
+    /// Lets go of a pod's cases.
+    pub(super) fn forget(&mut self, pod: PodId) {
+        for code in Code::ALL {
+            self.cases.remove(&(Some(pod), *code));
+        }
+    }
+
+    fn say(&mut self, output: Output) {
+        if self.outputs.len() < MAX_OUTPUTS {
+            self.outputs.push_back(output);
+        } else {
+            self.outputs_lost = self.outputs_lost.saturating_add(1);
+        }
+    }
+}
+
+/// What the agent lacks it lacks until told otherwise; everything else ends with its evidence.
+const fn resolves_alone(code: Code) -> bool {
+    !matches!(code, Code::AgentDegraded)
+}
+
+fn close(at: Time, case: &mut Case, render: Render<'_>) -> Box<Finding> {
+    let mut finding = Box::new(render(case));
+    finding.state = FindingState::Resolved { at };
+    case.state = State::Resolved(at, finding.clone());
+    finding
+}

@@ -1,0 +1,73 @@
+//! Late binding: connections whose pod is not known yet wait here, bounded.
+//!
+//! The kernel tells of a connection before the node has told of the new pod's cgroup, and
+//! a manifest may come later still. Deltas of one edge are merged while they wait, so the
+//! queue grows with distinct edges only. Whoever does not fit, or waits in vain, is counted
+//! as unattributed; nothing is guessed.
+
+use std::collections::BTreeMap;
+
+use super::ledger;
+use crate::model::{EdgeDelta, EdgeKey, Time};
+
+/// Waiting for the pod: manifests and cgroups come within a second or two of the first packet.
+pub(super) const POD_WAIT_US: u64 = 5_000_000;
+/// Waiting for the container when the pod is known already.
+pub(super) const CONTAINER_WAIT_US: u64 = 2_000_000;
+
+/// A delta that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) delta: EdgeDelta,
+    /// When the first part of it came.
+    pub(super) since: Time,
+}
+
+/// Deltas that wait for their pod.
+#[derive(Debug, Default)]
+pub(super) struct Late {
+    held: BTreeMap<EdgeKey, Held>,
+    /// When somebody has waited long enough.
+    pub(super) due: Option<Time>,
+    /// Something changed that may give somebody a pod.
+    pub(super) retry: bool,
+}
+
+impl Late {
+    /// Holds a delta back. Gives it back if there is no room for it.
+    pub(super) fn hold(&mut self, since: Time, delta: EdgeDelta, max: usize) -> Option<EdgeDelta> {
+        if let Some(held) = self.held.get_mut(&delta.key) {
+            ledger::add(&mut held.delta.counts, &delta.counts);
+            ledger::merge(&mut held.delta.duration, &delta.duration);
+            held.since = held.since.min(since);
+        } else if self.held.len() < max {
+            self.held.insert(delta.key, Held { delta, since });
+        } else {
+            return Some(delta);
+        }
+        let due = since.plus_micros(CONTAINER_WAIT_US);
+        self.due = Some(self.due.map_or(due, |d| d.min(due)));
+        None
+    }
+
+    /// Everything that waits, taken out to be looked at again; what still waits is held anew.
+    pub(super) fn take(&mut self) -> Vec<Held> {
+        self.due = None;
+        self.retry = false;
+        std::mem::take(&mut self.held).into_values().collect()
+    }
+
+    /// Puts one back that must wait until `due`.
+    pub(super) fn put_back(&mut self, held: Held, due: Time) {
+        self.held.insert(held.delta.key, held);
+        self.due = Some(self.due.map_or(due, |d| d.min(due)));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+}

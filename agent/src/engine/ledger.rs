@@ -1,0 +1,132 @@
+//! Ledger: every connection the kernel counted, once, under its pod.
+//!
+//! The invariant that makes the metrics trustworthy: what goes in with a drain comes out
+//! exactly once, as one pod's leg and verdict, as the node's own, or as unattributed.
+//! Rows are small enums under a pod, so it is bounded by the number of pods.
+
+use std::collections::BTreeMap;
+
+use super::{Leg, Verdict, directory::PodId};
+use crate::model::{Counts, Direction, Histogram, Loss, Outcome};
+
+/// All outcomes with their field of [`Counts`].
+pub(super) fn outcomes(counts: &Counts) -> [(Outcome, u64); 6] {
+    [
+        (Outcome::Established, counts.established),
+        (Outcome::Refused, counts.refused),
+        (Outcome::TimedOut, counts.timed_out),
+        (Outcome::Unreachable, counts.unreachable),
+        (Outcome::Failed, counts.failed),
+        (Outcome::Aborted, counts.aborted),
+    ]
+}
+
+/// Connections of all outcomes.
+pub(super) fn total(counts: &Counts) -> u64 {
+    outcomes(counts)
+        .iter()
+        .fold(0, |sum, (_, n)| sum.saturating_add(*n))
+}
+
+/// Adds `more` to `counts`.
+pub(super) fn add(counts: &mut Counts, more: &Counts) {
+    let sum = |a: &mut u64, b: u64| *a = a.saturating_add(b);
+    sum(&mut counts.established, more.established);
+    sum(&mut counts.refused, more.refused);
+    sum(&mut counts.timed_out, more.timed_out);
+    sum(&mut counts.unreachable, more.unreachable);
+    sum(&mut counts.failed, more.failed);
+    sum(&mut counts.aborted, more.aborted);
+}
+
+/// Adds `more` to `histogram`.
+pub(super) fn merge(histogram: &mut Histogram, more: &Histogram) {
+    for (bucket, n) in histogram.buckets.iter_mut().zip(more.buckets) {
+        *bucket = bucket.saturating_add(n);
+    }
+    histogram.sum_us = histogram.sum_us.saturating_add(more.sum_us);
+}
+
+/// Durations a histogram counted.
+pub(super) fn samples(histogram: &Histogram) -> u64 {
+    histogram
+        .buckets
+        .iter()
+        .fold(0, |sum, n| sum.saturating_add(*n))
+}
+
+/// What one pod's connections came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) connections: BTreeMap<(Leg, Outcome), u64>,
+    pub(super) verdicts: BTreeMap<(Direction, Verdict), u64>,
+    pub(super) handshakes: BTreeMap<Leg, Histogram>,
+}
+
+impl Account {
+    /// Connections whose verdict fits.
+    pub(super) fn verdicts_like(&self, fits: impl Fn(&Verdict) -> bool) -> u64 {
+        let fitting = self.verdicts.iter().filter(|((_, v), _)| fits(v));
+        fitting.fold(0, |sum, (_, n)| sum.saturating_add(*n))
+    }
+}
+
+/// Every connection, once.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    accounts: BTreeMap<PodId, Account>,
+    /// The node's own connections, outside every pod.
+    pub(super) host: u64,
+    /// Connections nobody claimed, by reason.
+    unattributed: BTreeMap<&'static str, u64>,
+}
+
+impl Ledger {
+    /// Counts `n` connections of a pod.
+    pub(super) fn count(
+        &mut self,
+        pod: PodId,
+        direction: Direction,
+        outcome: Outcome,
+        (leg, verdict): (Leg, Verdict),
+        n: u64,
+    ) {
+        let account = self.accounts.entry(pod).or_default();
+        let connections = account.connections.entry((leg, outcome)).or_default();
+        *connections = connections.saturating_add(n);
+        let verdicts = account.verdicts.entry((direction, verdict)).or_default();
+        *verdicts = verdicts.saturating_add(n);
+    }
+
+    /// Adds handshake times of a pod.
+    pub(super) fn handshakes(&mut self, pod: PodId, leg: Leg, times: &Histogram) {
+        if samples(times) > 0 {
+            let account = self.accounts.entry(pod).or_default();
+            merge(account.handshakes.entry(leg).or_default(), times);
+        }
+    }
+
+    /// Counts `n` connections whose pod stayed unknown.
+    pub(super) fn unattributed(&mut self, reason: &'static str, n: u64) {
+        let count = self.unattributed.entry(reason).or_default();
+        *count = count.saturating_add(n);
+    }
+
+    pub(super) fn account(&self, pod: PodId) -> Option<&Account> {
+        self.accounts.get(&pod)
+    }
+
+    /// Lets go of a pod's rows.
+    pub(super) fn forget(&mut self, pod: PodId) {
+        self.accounts.remove(&pod);
+    }
+
+    /// Unattributed connections by reason.
+    pub(super) fn unattributed_rows(&self) -> Vec<Loss> {
+        let row = |(at, count): (&&'static str, &u64)| Loss {
+            at: (*at).to_owned(),
+            count: *count,
+        };
+        self.unattributed.iter().map(row).collect()
+    }
+}

@@ -1,0 +1,134 @@
+//! What the engine makes of a ring buffer record.
+//!
+//! Records come before the counts they belong to and may be lost, so they never count
+//! connections; they name processes, tell who listens, and speak for a suspicion early.
+
+use std::net::SocketAddr;
+
+use super::{diagnose, directory::Who, edges::Comm, facts, machine::Engine, verdict::Party};
+use crate::model::{
+    Arrival, Direction, EdgeKey, Family, Listener, NetnsId, Owner, Process, Signal,
+};
+
+impl Engine {
+    pub(super) fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::FirstSeen { key, process } => self.names(&key, &process),
+            Signal::Failed {
+                key,
+                refused_at,
+                process,
+                ..
+            } => {
+                self.names(&key, &process);
+                if let Some(port) = refused_at {
+                    self.met_nobody(&key, port, &process);
+                }
+            }
+            Signal::Stalled { key, process, .. } => {
+                self.names(&key, &process);
+                self.stalled(&key);
+            }
+            Signal::NoListener {
+                netns,
+                port,
+                local,
+                peer,
+            } => {
+                self.no_listener(netns, port, SocketAddr::new(local, port), peer);
+            }
+            Signal::InboundRedirect { netns, to, .. } => self.sockets.redirects(netns, to),
+            Signal::Listening {
+                owner,
+                listener,
+                process,
+            } => {
+                self.listening(&owner, listener, process);
+            }
+            Signal::ListeningEnded { netns, listener } => {
+                self.sockets.ended(netns, &listener);
+                self.findings.touched = true;
+            }
+        }
+    }
+
+    fn names(&mut self, key: &EdgeKey, process: &Process) {
+        let now = self.now;
+        if let Some(comm) = Comm::of(process)
+            && let Some(edge) = self.edges.touch(now, key)
+        {
+            edge.process = Some(comm);
+        }
+    }
+
+    /// A SYN of this connection met no listener in its own namespace.
+    fn met_nobody(&mut self, key: &EdgeKey, port: u16, process: &Process) {
+        let family = Family::of(key.remote.ip());
+        self.sockets
+            .nobody_listens(self.now, key.owner.netns, port, family);
+        let Who::Pod { pod, container, .. } = self.directory.who(&key.owner) else {
+            return;
+        };
+        let own = self.directory.own_addresses(pod);
+        let Some(entry) = self.directory.pod(pod) else {
+            return;
+        };
+        let captures = entry
+            .intent
+            .as_ref()
+            .is_some_and(|i| i.outbound_port == port);
+        let view = facts::look(key, entry, container, &own);
+        // Asked for that very port by itself: nothing was redirected.
+        if !captures || view.party != Party::App || key.remote.port() == port {
+            return;
+        }
+        let process = Comm::of(process);
+        let sample = diagnose::signal_sample(Direction::Outbound, key.remote, process, 0);
+        let ns = entry.netns.and_then(|n| self.sockets.of(n));
+        diagnose::signalled_refusal(self.now, pod, ns, port, &sample, &mut self.findings);
+    }
+
+    fn no_listener(&mut self, netns: NetnsId, port: u16, local: SocketAddr, peer: SocketAddr) {
+        let family = Family::of(local.ip());
+        self.sockets.nobody_listens(self.now, netns, port, family);
+        let Some(pod) = self.directory.pod_of(netns) else {
+            return;
+        };
+        let Some(entry) = self.directory.pod(pod) else {
+            return;
+        };
+        let inbound = entry
+            .intent
+            .as_ref()
+            .is_some_and(|i| i.inbound_port == port);
+        if inbound {
+            let asked = SocketAddr::new(peer.ip(), port);
+            let sample = diagnose::signal_sample(Direction::Inbound, asked, None, 1);
+            let ns = self.sockets.of(netns);
+            diagnose::signalled_refusal(self.now, pod, ns, port, &sample, &mut self.findings);
+        }
+    }
+
+    fn stalled(&mut self, key: &EdgeKey) {
+        let Who::Pod { pod, .. } = self.directory.who(&key.owner) else {
+            return;
+        };
+        let port = self
+            .directory
+            .pod(pod)
+            .and_then(|p| p.intent.as_ref())
+            .map(|i| i.outbound_port);
+        if port.is_some_and(|port| key.arrival == Arrival::Decided(port)) {
+            let watch = self.watches.entry(pod).or_default();
+            watch.hanging = watch.hanging.saturating_add(1);
+        }
+    }
+
+    fn listening(&mut self, owner: &Owner, listener: Listener, process: Process) {
+        self.sockets.began(owner, listener, process.comm);
+        self.findings.touched = true;
+        if let Some(pod) = self.directory.pod_of(owner.netns) {
+            self.reread_by_listeners(pod);
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! Who listens where, in every network namespace, and how full the accept queues are.
+//!
+//! Listening sockets come from two sources: signals (at once) and queue samples (complete,
+//! once in a while). A sample replaces everything; signals correct it until the next one.
+//! Accepts are not watched one by one: that would cost on every healthy connection. They
+//! follow exactly from what is counted anyway: established − growth of the queue.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::model::{CgroupId, Family, Listener, ListenerQueue, NO_ID, NetnsId, Owner, Time};
+
+/// Listening sockets remembered per namespace; a pod has a dozen.
+const MAX_LISTENERS: usize = 256;
+/// Deserted or redirected ports remembered per namespace.
+const MAX_PORTS: usize = 64;
+/// Namespaces with listeners.
+const MAX_NAMESPACES: usize = 16_384;
+
+/// What is known about a listening socket's owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) uid: u32,
+    pub(super) cgroup: Option<CgroupId>,
+    pub(super) comm: String,
+}
+
+/// An accept queue over time. Several sockets on one address and port are one queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Queue {
+    pub(super) length: u32,
+    pub(super) max: u32,
+    pub(super) overflows: u64,
+    /// Begin of the span of samples in which nothing was accepted and somebody waited.
+    still: Option<Still>,
+    /// Last sample, and connections established on the port since.
+    sampled: Time,
+    fresh: u64,
+}
+
+/// A span in which the queue held somebody, never shrank, and nobody was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Still {
+    since: Time,
+    length: u32,
+    /// Connections established in the first interval: the drain that tells them may have
+    /// counted some from before the first sample.
+    first: Option<u64>,
+    established: u64,
+}
+
+/// What a sample says about a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Accepts happen, or nobody waits.
+    Moving,
+    /// Somebody has waited since then, and nobody was accepted.
+    Standing { since: Time, established: u64 },
+}
+
+/// The sockets of one namespace.
+#[derive(Debug, Default)]
+pub(super) struct Namespace {
+    listeners: BTreeMap<Listener, Holder>,
+    queues: BTreeMap<(IpAddr, u16), Queue>,
+    /// Whether a complete sample was ever taken.
+    complete: bool,
+    /// Ports where a SYN met no listener, and when last.
+    deserted: BTreeMap<(u16, Family), Time>,
+    /// Ports NAT was seen to redirect incoming connections to.
+    redirects: BTreeSet<u16>,
+}
+
+/// Whether somebody listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listens {
+    Yes,
+    No,
+    /// The namespace was never sampled.
+    Unknown,
+}
+
+impl Namespace {
+    /// Whether a connection redirected to `port` over `family` meets a listener.
+    pub(super) fn listens(&self, port: u16, family: Family) -> Listens {
+        let fits = |l: &&Listener| l.port == port && takes(l, family);
+        if self.listeners.keys().any(|l| fits(&l)) {
+            Listens::Yes
+        } else if self.complete {
+            Listens::No
+        } else {
+            Listens::Unknown
+        }
+    }
+
+    /// The listeners on `port`, for people.
+    pub(super) fn on_port(&self, port: u16) -> Vec<(Listener, Holder)> {
+        let on = self.listeners.iter().filter(|(l, _)| l.port == port);
+        on.map(|(l, h)| (*l, h.clone())).collect()
+    }
+
+    /// All listeners with their uid, as a mesh profile wants them.
+    pub(super) fn with_uid(&self) -> Vec<(Listener, u32)> {
+        self.listeners.iter().map(|(l, h)| (*l, h.uid)).collect()
+    }
+
+    pub(super) fn queues(&self) -> impl Iterator<Item = (IpAddr, u16, &Queue)> {
+        self.queues
+            .iter()
+            .map(|((addr, port), q)| (*addr, *port, q))
+    }
+
+    /// When a SYN to this port last met no listener.
+    pub(super) fn deserted(&self, port: u16, family: Family) -> Option<Time> {
+        self.deserted.get(&(port, family)).copied()
+    }
+
+    /// Whether NAT was seen to redirect incoming connections to this port.
+    pub(super) fn redirects_to(&self, port: u16) -> bool {
+        self.redirects.contains(&port)
+    }
+}
+
+fn takes(listener: &Listener, family: Family) -> bool {
+    match family {
+        Family::Ipv4 => listener.addr.is_ipv4() || listener.dual_stack,
+        Family::Ipv6 => listener.addr.is_ipv6() && !is_mapped(listener.addr),
+    }
+}
+
+fn is_mapped(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+/// Whether `listener` would answer for `addr`.
+pub(super) fn answers(listener: &Listener, addr: IpAddr) -> bool {
+    listener.addr == addr
+        || takes(listener, Family::of(addr))
+            && (listener.addr == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+                || listener.addr == IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+}
+
+/// All listening sockets of the node's namespaces.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    namespaces: BTreeMap<NetnsId, Namespace>,
+    pub(super) refused: u64,
+}
+
+impl Sockets {
+    pub(super) fn of(&self, netns: NetnsId) -> Option<&Namespace> {
+        self.namespaces.get(&netns)
+    }
+
+    fn of_mut(&mut self, netns: NetnsId) -> Option<&mut Namespace> {
+        let full = self.namespaces.len() >= MAX_NAMESPACES;
+        if full && !self.namespaces.contains_key(&netns) {
+            self.refused = self.refused.saturating_add(1);
+            return None;
+        }
+        Some(self.namespaces.entry(netns).or_default())
+    }
+
+    /// A socket began to listen.
+    pub(super) fn began(&mut self, owner: &Owner, listener: Listener, comm: String) {
+        let mut lost = 0;
+        if let Some(ns) = self.of_mut(owner.netns) {
+            let holder = Holder {
+                uid: owner.uid,
+                cgroup: Some(owner.cgroup),
+                comm,
+            };
+            lost = ns.put(listener, holder);
+        }
+        self.refused = self.refused.saturating_add(lost);
+    }
+
+    /// A listening socket was closed. With `SO_REUSEPORT` others may remain; the next sample tells.
+    pub(super) fn ended(&mut self, netns: NetnsId, listener: &Listener) {
+        if let Some(ns) = self.namespaces.get_mut(&netns) {
+            ns.listeners.remove(listener);
+        }
+    }
+
+    /// A SYN met no listener.
+    pub(super) fn nobody_listens(&mut self, at: Time, netns: NetnsId, port: u16, family: Family) {
+        let key = (port, family);
+        if let Some(ns) = self.of_mut(netns)
+            && (ns.deserted.len() < MAX_PORTS
+                || ns.deserted.contains_key(&key)
+                || ns.forget_deserted())
+        {
+            ns.deserted.insert(key, at);
+        }
+    }
+
+    /// NAT redirects incoming connections to this port.
+    pub(super) fn redirects(&mut self, netns: NetnsId, to: u16) {
+        if let Some(ns) = self.of_mut(netns)
+            && ns.redirects.len() < MAX_PORTS
+        {
+            ns.redirects.insert(to);
+        }
+    }
+
+    /// The namespace is gone.
+    pub(super) fn gone(&mut self, netns: NetnsId) {
+        self.namespaces.remove(&netns);
+    }
+
+    /// Connections were established on a port; `accepted` of them are known to have been accepted.
+    pub(super) fn established(&mut self, netns: NetnsId, port: u16, n: u64, accepted: u64) {
+        let Some(ns) = self.namespaces.get_mut(&netns) else {
+            return;
+        };
+        for (_, queue) in ns.queues.iter_mut().filter(|((_, p), _)| *p == port) {
+            queue.established(n, accepted);
+        }
+    }
+
+    /// A complete sample. Returns whether the set of listeners changed.
+    pub(super) fn sampled(&mut self, at: Time, netns: NetnsId, sample: &[ListenerQueue]) -> bool {
+        let mut lost = 0;
+        let Some(ns) = self.of_mut(netns) else {
+            return false;
+        };
+        let mut before = std::mem::take(&mut ns.listeners);
+        let known = before.len();
+        let mut new = false;
+        for row in sample {
+            let old = before.remove(&row.listener);
+            new |= old.is_none() && !ns.listeners.contains_key(&row.listener);
+            let mut holder = old.unwrap_or(Holder {
+                uid: row.uid,
+                cgroup: None,
+                comm: String::new(),
+            });
+            if row.uid != NO_ID {
+                holder.uid = row.uid;
+            }
+            lost += ns.put(row.listener, holder);
+        }
+        let changed = new || ns.listeners.len() != known || !ns.complete;
+        ns.complete = true;
+        ns.sample_queues(at, sample);
+        self.refused = self.refused.saturating_add(lost);
+        changed
+    }
+
+    /// What the last sample says about the queue of `port`, its length and maximum; of several
+    /// addresses the one that has stood still longest.
+    pub(super) fn progress(&self, netns: NetnsId, port: u16) -> Option<(Progress, u32, u32)> {
+        let ns = self.namespaces.get(&netns)?;
+        let on_port = ns.queues.iter().filter(|((_, p), _)| *p == port);
+        let rank = |p: &Progress| match p {
+            Progress::Standing { since, .. } => (0, since.0),
+            Progress::Moving => (1, 0),
+        };
+        on_port
+            .map(|(_, q)| (q.progress(), q.length, q.max))
+            .min_by_key(|(p, ..)| rank(p))
+    }
+}
+
+impl Namespace {
+    /// Returns 1 if it had to be refused.
+    fn put(&mut self, listener: Listener, holder: Holder) -> u64 {
+        if self.listeners.len() >= MAX_LISTENERS && !self.listeners.contains_key(&listener) {
+            return 1;
+        }
+        self.listeners.insert(listener, holder);
+        0
+    }
+
+    fn forget_deserted(&mut self) -> bool {
+        let oldest = self.deserted.iter().min_by_key(|(key, at)| (**at, **key));
+        let oldest = oldest.map(|(key, _)| *key);
+        oldest.is_some_and(|key| self.deserted.remove(&key).is_some())
+    }
+
+    fn sample_queues(&mut self, at: Time, sample: &[ListenerQueue]) {
+        let mut sums: BTreeMap<(IpAddr, u16), (u32, u32, bool)> = BTreeMap::new();
+        for row in sample {
+            let key = (row.listener.addr, row.listener.port);
+            if !self.listeners.contains_key(&row.listener) {
+                continue;
+            }
+            let sum = sums.entry(key).or_default();
+            sum.0 = sum.0.saturating_add(row.length);
+            sum.1 = sum.1.saturating_add(row.max);
+            sum.2 |= row.length > row.max;
+        }
+        self.queues.retain(|key, _| sums.contains_key(key));
+        for (key, (length, max, over)) in sums {
+            self.queues
+                .entry(key)
+                .or_default()
+                .sample(at, length, max, over);
+        }
+    }
+}
+
+impl Queue {
+    fn established(&mut self, n: u64, accepted: u64) {
+        self.fresh = self.fresh.saturating_add(n);
+        if accepted > 0
+            && let Some(still) = &mut self.still
+            && still.first.is_some()
+        {
+            // The accept signal says so itself: after the first interval no doubt is left.
+            self.still = None;
+        }
+    }
+
+    fn sample(&mut self, at: Time, length: u32, max: u32, over: bool) {
+        let fresh = std::mem::take(&mut self.fresh);
+        let shrank = length < self.length;
+        (self.length, self.max, self.sampled) = (length, max, at);
+        self.overflows = self.overflows.saturating_add(u64::from(over));
+        let begin = Still {
+            since: at,
+            length,
+            first: None,
+            established: 0,
+        };
+        self.still = match self.still {
+            _ if length == 0 => None,
+            Some(still) if !shrank => Some(still.interval(fresh)).filter(Still::holds_at(length)),
+            _ => Some(begin),
+        }
+        .or((length > 0).then_some(begin));
+    }
+
+    fn progress(&self) -> Progress {
+        match self.still {
+            Some(still) if still.since < self.sampled => Progress::Standing {
+                since: still.since,
+                established: still.established,
+            },
+            _ => Progress::Moving,
+        }
+    }
+}
+
+impl Still {
+    fn interval(mut self, fresh: u64) -> Self {
+        self.first.get_or_insert(fresh);
+        self.established = self.established.saturating_add(fresh);
+        self
+    }
+
+    /// Whether a queue of this length leaves no room for an accept since the first sample.
+    fn holds_at(length: u32) -> impl Fn(&Self) -> bool {
+        move |still| {
+            let grown = u64::from(length.saturating_sub(still.length));
+            let doubtful = still.first.unwrap_or(0);
+            still.established <= grown.saturating_add(doubtful)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NS: NetnsId = NetnsId(7);
+
+    fn listener(port: u16) -> Listener {
+        Listener {
+            addr: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port,
+            dual_stack: false,
+        }
+    }
+
+    fn row(length: u32) -> ListenerQueue {
+        ListenerQueue {
+            listener: listener(15),
+            length,
+            max: 4,
+            uid: 1,
+        }
+    }
+
+    /// Feeds (established since the last sample, length) once a second.
+    fn run(steps: &[(u64, u32)]) -> Progress {
+        let mut sockets = Sockets::default();
+        for (second, (established, length)) in (1u64..).zip(steps) {
+            sockets.established(NS, 15, *established, 0);
+            sockets.sampled(Time(second * 1_000_000), NS, &[row(*length)]);
+        }
+        sockets.progress(NS, 15).map_or(Progress::Moving, |p| p.0)
+    }
+
+    #[test]
+    fn a_queue_nobody_accepts_from_stands() {
+        let since = Time(2_000_000);
+        let standing = |established| Progress::Standing { since, established };
+        assert_eq!(run(&[(0, 0), (1, 1), (0, 1), (0, 1)]), standing(0));
+        assert_eq!(run(&[(0, 0), (1, 1), (2, 3), (1, 4)]), standing(3));
+        // The drain after the first sample tells connections from before it.
+        assert_eq!(run(&[(0, 0), (0, 2), (5, 3), (0, 3)]), standing(5));
+    }
+
+    #[test]
+    fn a_busy_queue_moves() {
+        assert_eq!(run(&[(0, 0), (1, 1), (0, 0)]), Progress::Moving);
+        assert_eq!(run(&[(9, 1), (9, 1), (9, 1), (9, 0)]), Progress::Moving);
+        // Never empty when sampled, yet far more came than wait.
+        let busy = run(&[(2000, 1), (2000, 2), (2000, 2), (2000, 3)]);
+        assert!(matches!(
+            busy,
+            Progress::Moving
+                | Progress::Standing {
+                    since: Time(3_000_000..),
+                    ..
+                }
+        ));
+        assert_eq!(run(&[(1, 2), (1, 3), (1, 1)]), Progress::Moving);
+    }
+
+    #[test]
+    fn families_of_listeners() {
+        let mut sockets = Sockets::default();
+        let any = ListenerQueue {
+            listener: Listener {
+                dual_stack: true,
+                addr: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+                port: 9,
+            },
+            ..row(0)
+        };
+        sockets.sampled(Time(1), NS, &[row(0), any]);
+        let ns = sockets.of(NS).map(|ns| {
+            (
+                ns.listens(15, Family::Ipv4),
+                ns.listens(15, Family::Ipv6),
+                ns.listens(9, Family::Ipv4),
+            )
+        });
+        assert_eq!(ns, Some((Listens::Yes, Listens::No, Listens::Yes)));
+    }
+}

@@ -1,0 +1,12 @@
+//! The engine as a whole, fed by hand: each finding with its healthy twin, late binding,
+//! inode reuse, the findings' life, and the laws that hold for any input.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+
+#[path = "engine/kit.rs"]
+mod kit;
+
+#[path = "engine/bypass.rs"]
+mod bypass;
+#[path = "engine/stuck.rs"]
+mod stuck;
