@@ -14,14 +14,16 @@ use tokio::sync::watch;
 use super::View;
 use crate::{
     engine::{
-        Board, Code, Confidence, ConnectionRow, EdgeRow, Evidence, Finding, FindingState,
-        HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow, Reason, Stage, Verdict,
+        Board, Code, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow,
+        Reason, Stage, Verdict,
     },
     model::{
         AgentStats, Arrival, CgroupId, Counts, Coverage, Direction, EdgeKey, Histogram, Loss,
         NetnsId, Outcome, Owner, PodKey, ProgramStats, SignalCoverage, Time, Workload,
     },
 };
+
+mod findings;
 
 /// 2026-03-01 02:13:05 UTC: when the board was drawn.
 pub(crate) const NOW: Time = Time(1_772_331_185_000_000);
@@ -71,7 +73,7 @@ pub(crate) fn board() -> Board {
         interception: interception(),
         handshakes: handshakes(),
         queues: queues(),
-        findings: findings(),
+        findings: findings::all(),
         edges: edges(),
         unattributed: vec![Loss {
             at: "no_pod".into(),
@@ -237,89 +239,6 @@ fn queues() -> Vec<QueueRow> {
         row(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 3),
         row(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 1),
     ]
-}
-
-fn fact(what: &str, value: &str) -> Evidence {
-    Evidence {
-        what: what.into(),
-        value: value.into(),
-    }
-}
-
-fn findings() -> Vec<Finding> {
-    vec![bypass(), degraded(), excluded(), refused()]
-}
-
-fn bypass() -> Finding {
-    Finding {
-        code: Code::BypassProxyUid,
-        severity: Code::BypassProxyUid.severity(),
-        confidence: Confidence::Certain,
-        pod: Some(cart()),
-        workload: deployment("cart"),
-        container: Some("app".into()),
-        direction: Some(Direction::Outbound),
-        summary: "Container app connects as uid 1337, whose traffic the mesh's rules leave alone, so it steps around the sidecar.".into(),
-        evidence: vec![
-            fact("process", "curl (pid 4711)"),
-            fact("uid", "1337, the proxy's own"),
-            fact("destination", "10.96.0.20:8080 (40 connections), [2001:db8::20]:443 (2 connections)"),
-        ],
-        remedy: "Run container app under another user: set securityContext.runAsUser of container app to anything but 1337, or USER in its image.".into(),
-        connections: 42,
-        first_seen: ago(192),
-        last_seen: ago(4),
-        state: FindingState::Open,
-    }
-}
-
-fn degraded() -> Finding {
-    Finding {
-        code: Code::AgentDegraded,
-        severity: Code::AgentDegraded.severity(),
-        confidence: Confidence::Certain,
-        pod: None,
-        workload: None,
-        container: None,
-        direction: None,
-        summary: "The kernel does not tell what NAT decided.".into(),
-        evidence: vec![fact("nat_decision", "kprobes are refused here (EPERM)")],
-        remedy: "Nothing, if the kernel is hardened on purpose.".into(),
-        connections: 0,
-        first_seen: ago(3_599),
-        last_seen: ago(0),
-        state: FindingState::Open,
-    }
-}
-
-fn excluded() -> Finding {
-    Finding {
-        code: Code::BypassExcluded,
-        severity: Code::BypassExcluded.severity(),
-        container: None,
-        summary: "Connections to port 9000 go direct, as an annotation wants.".into(),
-        evidence: vec![fact("annotation", "mesh/exclude-ports: \"9000\"")],
-        remedy: "Confirm that it is meant.".into(),
-        connections: 1,
-        ..bypass()
-    }
-}
-
-fn refused() -> Finding {
-    Finding {
-        code: Code::StuckUpstreamRefused,
-        severity: Code::StuckUpstreamRefused.severity(),
-        confidence: Confidence::Probable,
-        container: None,
-        summary: "The upstream refuses the proxy's connections.".into(),
-        evidence: vec![],
-        remedy: "Check port and targetPort.".into(),
-        connections: 1,
-        first_seen: ago(900),
-        last_seen: ago(600),
-        state: FindingState::Resolved { at: ago(480) },
-        ..bypass()
-    }
 }
 
 fn edges() -> Vec<EdgeRow> {
