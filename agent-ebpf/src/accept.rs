@@ -1,0 +1,69 @@
+//! How long established children wait to be accepted.
+//!
+//! `struct sock *inet_csk_accept(struct sock *sk, struct proto_accept_arg *arg)` since 6.10,
+//! `struct sock *inet_csk_accept(struct sock *sk, int flags, int *err, bool kern)` before.
+
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    macros::{fexit, kretprobe},
+    programs::{FExitContext, RetProbeContext},
+};
+
+use crate::{
+    arrival, connect, edges,
+    kernel::{Kernel, Probed, Sock},
+    maps::{ACCEPT_SLOTS, ACCEPTABLE, Acceptable, sk_hash},
+};
+
+/// A child that may be accepted from now on.
+#[inline(always)]
+pub(crate) fn acceptable(sk: u64) {
+    if let Some(slot) = ACCEPTABLE.get_ptr_mut(sk_hash(sk) & (ACCEPT_SLOTS - 1)) {
+        // SAFETY: a map value; a helper without arguments.
+        unsafe {
+            *slot = Acceptable {
+                sk,
+                since_ns: bpf_ktime_get_ns(),
+            };
+        }
+    }
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub(crate) fn accept_fexit(ctx: FExitContext) -> i32 {
+    accepted::<Probed>(ctx.arg(2));
+    0
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub(crate) fn accept_fexit_old(ctx: FExitContext) -> i32 {
+    accepted::<Probed>(ctx.arg(4));
+    0
+}
+
+#[kretprobe(function = "inet_csk_accept")]
+pub(crate) fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
+    accepted::<Probed>(ctx.ret());
+    0
+}
+
+#[inline(always)]
+fn accepted<K: Kernel>(sk: *const u8) {
+    let cookie = sk as u64;
+    // Nobody waiting is what a listener polled in vain returns.
+    if cookie == 0 {
+        return;
+    }
+    let Some(slot) = ACCEPTABLE.get_ptr_mut(sk_hash(cookie) & (ACCEPT_SLOTS - 1)) else {
+        return;
+    };
+    // SAFETY: a map value; a helper without arguments.
+    unsafe {
+        if (*slot).sk != cookie {
+            return;
+        }
+        (*slot).sk = 0;
+        let waited = connect::micros(bpf_ktime_get_ns(), (*slot).since_ns);
+        edges::time(&arrival::inbound(&Sock::<K>::new(sk)), waited);
+    }
+}

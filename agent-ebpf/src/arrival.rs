@@ -1,0 +1,248 @@
+//! Where a connection came out: at a listener of its own namespace, or nowhere.
+//!
+//! The client is established before its child exists (measured: the child follows in the
+//! same softirq chain), so an established client waits in a small table under its own
+//! address and port; a child that has that pair as its peer, in the same namespace, claims
+//! it. What nobody claims is counted when the client leaves ESTABLISHED, when the place is
+//! needed, or by the agent's sweep.
+//!
+//! A full accept queue looks like a direct connection here: the client is established and
+//! no child appears. NAT's decision, or a peer that announced a segment size only loopback
+//! has, says otherwise; such a connection is never counted as having arrived nowhere.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use sidestep_abi::{
+    ARRIVAL_DECIDED, ARRIVAL_LOOPBACK, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN,
+    AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, Counter, DIRECTION_INBOUND, EdgeKey, NO_ID,
+    OUTCOME_ESTABLISHED, STATE_BUSY, STATE_FREE, STATE_MIN_TAG, Task,
+};
+
+use crate::{
+    accept, connect,
+    edges::{self, NO_DURATION},
+    kernel::{Kernel, Sock},
+    maps::{AWAIT_SLOTS, AWAIT_STATES, DECISION_REDIRECT, DECISION_UNKNOWN, end_hash, lost},
+};
+
+/// An unclaimed connection older than this arrived nowhere; see docs/decisions/0001.
+const GRACE_NS: u64 = 50_000_000;
+/// Segment sizes above this are loopback's (65 495): the largest Ethernet frames stay below 9 KiB.
+const LOOPBACK_MSS: u16 = 16_384;
+
+/// One place of the table: its state word and its payload.
+struct Place {
+    state: *mut u64,
+    slot: *mut AwaitSlot,
+}
+
+/// The bucket of a hash and its index.
+#[inline(always)]
+fn bucket(hash: u64) -> Option<(*mut AwaitBucket, u32)> {
+    let index = (hash >> 40) as u32 & (AWAIT_BUCKETS - 1);
+    AWAIT_STATES
+        .get_ptr_mut(index)
+        .map(|states| (states, index))
+}
+
+#[inline(always)]
+fn tag(hash: u64) -> u64 {
+    hash | STATE_MIN_TAG
+}
+
+#[inline(always)]
+fn place(states: *mut AwaitBucket, index: u32, way: u32) -> Option<Place> {
+    let slot = AWAIT_SLOTS.get_ptr_mut(index * AWAIT_WAYS + way)?;
+    // SAFETY: `way` is below AWAIT_WAYS at every caller.
+    let state = unsafe { states.cast::<u64>().add(way as usize) };
+    Some(Place { state, slot })
+}
+
+/// An established client waits for its child.
+#[inline(always)]
+pub(crate) fn wait<K: Kernel>(
+    sock: &Sock<K>,
+    now: u64,
+    duration_us: u32,
+    decision: u32,
+    task: &Task,
+) {
+    let mut key = connect::outbound(sock);
+    expect(sock, &mut key, decision);
+    let port = sock.local_port();
+    let hash = end_hash(key.netns, port, &key.local);
+    let Some(place) = take_place::<K>(hash, now) else {
+        lost(Counter::ArrivalUnknown);
+        key.arrival = ARRIVAL_UNKNOWN;
+        key.arrival_port = 0;
+        edges::count(&key, task, OUTCOME_ESTABLISHED, duration_us);
+        return;
+    };
+    // SAFETY: map values; the state word is BUSY, so the payload is ours.
+    unsafe {
+        (*place.slot).since_ns = now;
+        (*place.slot).duration_us = duration_us;
+        (*place.slot).local_port = port;
+        (*place.slot).key = key;
+        (*place.slot).task = *task;
+        K::swap(place.state, STATE_BUSY, tag(hash));
+    }
+}
+
+/// Fills in what to count if no child ever claims the connection.
+#[inline(always)]
+fn expect<K: Kernel>(sock: &Sock<K>, key: &mut EdgeKey, decision: u32) {
+    if decision & DECISION_REDIRECT != 0 {
+        key.arrival = ARRIVAL_DECIDED;
+        key.arrival_port = decision as u16;
+    } else if decision == DECISION_UNKNOWN && !is_local(key) && sock.peer_mss() > LOOPBACK_MSS {
+        key.arrival = ARRIVAL_LOOPBACK;
+    }
+}
+
+/// Whether the destination itself is on this host: loopback, or the own address.
+#[inline(always)]
+fn is_local(key: &EdgeKey) -> bool {
+    if key.local[0] == key.remote[0]
+        && key.local[1] == key.remote[1]
+        && key.local[2] == key.remote[2]
+        && key.local[3] == key.remote[3]
+    {
+        return true;
+    }
+    key.family == sidestep_abi::FAMILY_IPV4 && key.remote[0] & 0xff == 127
+}
+
+/// Finds a free place, or frees one by counting who has it. The place is BUSY and ours.
+#[inline(always)]
+fn take_place<K: Kernel>(hash: u64, now: u64) -> Option<Place> {
+    let (states, index) = bucket(hash)?;
+    for way in 0..AWAIT_WAYS {
+        let place = place(states, index, way)?;
+        // SAFETY: a map value.
+        unsafe {
+            if *place.state == STATE_FREE && K::swap(place.state, STATE_FREE, STATE_BUSY) {
+                return Some(place);
+            }
+        }
+    }
+    let place = place(states, index, (hash >> 60) as u32 & (AWAIT_WAYS - 1))?;
+    // SAFETY: map values.
+    unsafe {
+        let held = *place.state;
+        if held < STATE_MIN_TAG || !K::swap(place.state, held, STATE_BUSY) {
+            return None;
+        }
+        if now.wrapping_sub((*place.slot).since_ns) < GRACE_NS {
+            lost(Counter::ArrivalUnknown);
+            (*place.slot).key.arrival = ARRIVAL_UNKNOWN;
+            (*place.slot).key.arrival_port = 0;
+        }
+        settle(place.slot);
+    }
+    Some(place)
+}
+
+/// Counts a connection whose place is BUSY and ours.
+///
+/// # Safety
+/// `slot` must be a value of the table.
+#[inline(always)]
+unsafe fn settle(slot: *mut AwaitSlot) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        edges::count(
+            &(*slot).key,
+            &(*slot).task,
+            OUTCOME_ESTABLISHED,
+            (*slot).duration_us,
+        );
+    }
+}
+
+/// Claims the connection that one end names. The place is BUSY and ours.
+#[inline(always)]
+fn claim<K: Kernel>(netns: u32, port: u16, addr: &[u32; 4]) -> Option<Place> {
+    let hash = end_hash(netns, port, addr);
+    let (states, index) = bucket(hash)?;
+    for way in 0..AWAIT_WAYS {
+        // SAFETY: map values.
+        unsafe {
+            if *states.cast::<u64>().add(way as usize) != tag(hash) {
+                continue;
+            }
+            let place = place(states, index, way)?;
+            if !K::swap(place.state, tag(hash), STATE_BUSY) {
+                return None;
+            }
+            if (*place.slot).key.netns == netns && (*place.slot).local_port == port {
+                return Some(place);
+            }
+            // Two ends with one 64-bit hash: not ours, give it back.
+            K::swap(place.state, STATE_BUSY, tag(hash));
+        }
+    }
+    None
+}
+
+/// SYN_RECV→ESTABLISHED: a child, addresses complete. Not accepted yet.
+#[inline(always)]
+pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
+    let key = inbound(sock);
+    if let Some(place) = claim::<K>(key.netns, sock.remote_port(), &key.remote) {
+        // SAFETY: map values; the place is BUSY and ours.
+        unsafe {
+            (*place.slot).key.arrival = ARRIVAL_PORT;
+            (*place.slot).key.arrival_port = key.local_port;
+            settle(place.slot);
+            K::swap(place.state, STATE_BUSY, STATE_FREE);
+        }
+    }
+    edges::count(&key, &edges::NOBODY, OUTCOME_ESTABLISHED, NO_DURATION);
+    accept::acceptable(sock.cookie());
+}
+
+/// The inbound edge of a child: its owner is its listener's.
+#[inline(always)]
+pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
+    let mut key = EdgeKey {
+        cgroup: sock.cgroup(),
+        netns: sock.netns(),
+        uid: sock.uid(),
+        gid: NO_ID,
+        local_port: sock.local_port(),
+        remote_port: 0,
+        arrival_port: 0,
+        arrival: ARRIVAL_NOWHERE,
+        direction: DIRECTION_INBOUND,
+        family: 0,
+        flags: 0,
+        reserved: 0,
+        local: [0; 4],
+        remote: [0; 4],
+    };
+    sock.addresses(&mut key);
+    key
+}
+
+/// ESTABLISHED→anything: a client that still waits is counted now.
+#[inline(always)]
+pub(crate) fn left<K: Kernel>(sock: &Sock<K>) {
+    let mut key = EdgeKey::default();
+    sock.addresses(&mut key);
+    let netns = sock.netns();
+    let Some(place) = claim::<K>(netns, sock.local_port(), &key.local) else {
+        return;
+    };
+    // SAFETY: map values; the place is BUSY and ours. A helper without arguments.
+    unsafe {
+        let young = bpf_ktime_get_ns().wrapping_sub((*place.slot).since_ns) < GRACE_NS;
+        if young && (*place.slot).key.arrival != ARRIVAL_NOWHERE {
+            // Answered over loopback and closed at once: its child comes with the FIN.
+            let hash = end_hash(netns, (*place.slot).local_port, &key.local);
+            K::swap(place.state, STATE_BUSY, tag(hash));
+            return;
+        }
+        settle(place.slot);
+        K::swap(place.state, STATE_BUSY, STATE_FREE);
+    }
+}

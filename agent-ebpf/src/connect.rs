@@ -1,0 +1,207 @@
+//! A connect(2) from its SYN to its answer.
+//!
+//! The beginning runs in the caller's context and is the only moment at which the process
+//! is known; the answer usually comes in a softirq of somebody else. What the beginning
+//! knows waits in a small table keyed by the socket's address, never in a hash.
+
+use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use sidestep_abi::{
+    ARRIVAL_DECIDED, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN, Counter, DIRECTION_OUTBOUND,
+    EVENT_FAILED, EdgeKey, OUTCOME_ABORTED, OUTCOME_FAILED, OUTCOME_REFUSED, OUTCOME_TIMED_OUT,
+    OUTCOME_UNREACHABLE, Task,
+};
+
+use crate::{
+    arrival, edges,
+    edges::NO_DURATION,
+    events::{self, Detail},
+    kernel::{Kernel, Sock},
+    maps::{
+        CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
+        DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
+    },
+    reset,
+};
+
+const ENETUNREACH: u16 = 101;
+const ETIMEDOUT: u16 = 110;
+const ECONNREFUSED: u16 = 111;
+const EHOSTUNREACH: u16 = 113;
+
+/// CLOSE→SYN_SENT, in the caller's context. No port is chosen yet.
+#[inline(always)]
+pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
+    let sk = sock.cookie();
+    let index = free_slot(sk);
+    let Some(pending) = PENDING.get_ptr_mut(index) else {
+        return;
+    };
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: map values; helpers without arguments.
+    unsafe {
+        (*pending).sk = 0;
+        (*pending).since_ns = bpf_ktime_get_ns();
+        (*pending).decision = DECISION_UNKNOWN;
+        (*pending).retransmits = 0;
+        (*pending).task = Task {
+            pid: (thread >> 32) as u32,
+            comm: bpf_get_current_comm().unwrap_or_default(),
+        };
+        core::ptr::write_volatile(&raw mut (*pending).sk, sk);
+        if let Some(connecting) = CONNECTING.get_ptr_mut(thread as u32 & (CONNECTING_SLOTS - 1)) {
+            *connecting = Connecting {
+                thread: thread as u32,
+                slot: index,
+            };
+        }
+    }
+}
+
+/// The slot a new connect may use: one of its pair, the first if both are taken.
+#[inline(always)]
+fn free_slot(sk: u64) -> u32 {
+    let index = sk_hash(sk) & (PENDING_SLOTS - 1);
+    if holder(index) == 0 || holder(index) == sk {
+        return index;
+    }
+    if holder(index ^ 1) == 0 {
+        return index ^ 1;
+    }
+    lost(Counter::PendingOverwritten);
+    index
+}
+
+#[inline(always)]
+fn holder(index: u32) -> u64 {
+    PENDING
+        .get_ptr(index)
+        // SAFETY: a map value.
+        .map_or(0, |p| unsafe {
+            core::ptr::read_volatile(&raw const (*p).sk)
+        })
+}
+
+/// What [`begin`] left for this socket.
+#[inline(always)]
+pub(crate) fn find(sk: u64) -> Option<*mut Pending> {
+    let index = sk_hash(sk) & (PENDING_SLOTS - 1);
+    if holder(index) == sk {
+        return PENDING.get_ptr_mut(index);
+    }
+    if holder(index ^ 1) == sk {
+        return PENDING.get_ptr_mut(index ^ 1);
+    }
+    None
+}
+
+/// SYN_SENT→ESTABLISHED, in anybody's context.
+#[inline(always)]
+pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(pending) = find(sock.cookie()) else {
+        lost(Counter::PendingMissing);
+        arrival::wait(sock, now, NO_DURATION, DECISION_UNKNOWN, &edges::NOBODY);
+        return;
+    };
+    // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT.
+    unsafe {
+        let duration = micros(now, (*pending).since_ns);
+        arrival::wait(sock, now, duration, (*pending).decision, &(*pending).task);
+        core::ptr::write_volatile(&raw mut (*pending).sk, 0);
+    }
+}
+
+/// SYN_SENT→CLOSE: refused, timed out, unreachable, or given up by the caller.
+#[inline(always)]
+pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
+    let mut key = outbound(sock);
+    let errno = sock.error();
+    let refused_at = reset::met_no_listener(key.netns, sock.local_port(), &key.local);
+    let mut detail = Detail {
+        after_us: 0,
+        errno,
+        refused_at,
+        outcome: outcome(errno),
+        retransmits: 0,
+    };
+    let pending = find(sock.cookie());
+    let task = match pending {
+        // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT.
+        Some(pending) => unsafe {
+            detail.after_us = (bpf_ktime_get_ns() - (*pending).since_ns) / 1000;
+            set_arrival(&mut key, (*pending).decision, refused_at);
+            core::ptr::write_volatile(&raw mut (*pending).sk, 0);
+            &(*pending).task
+        },
+        None => {
+            lost(Counter::PendingMissing);
+            set_arrival(&mut key, DECISION_UNKNOWN, refused_at);
+            &edges::NOBODY
+        }
+    };
+    edges::count(&key, task, detail.outcome, NO_DURATION);
+    events::tell_within_budget(EVENT_FAILED, &key, task, &detail);
+}
+
+/// What is known about where a connect went that was never established.
+#[inline(always)]
+pub(crate) fn set_arrival(key: &mut EdgeKey, decision: u32, refused_at: u16) {
+    if decision & DECISION_REDIRECT != 0 {
+        key.arrival = ARRIVAL_DECIDED;
+        key.arrival_port = decision as u16;
+    } else if refused_at != 0 {
+        key.arrival = ARRIVAL_PORT;
+        key.arrival_port = refused_at;
+    } else if decision == DECISION_NONE {
+        key.arrival = ARRIVAL_NOWHERE;
+    } else {
+        key.arrival = ARRIVAL_UNKNOWN;
+    }
+}
+
+/// The outbound edge of a client socket, arrival not filled in.
+#[inline(always)]
+pub(crate) fn outbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
+    let mut key = EdgeKey {
+        cgroup: sock.cgroup(),
+        netns: sock.netns(),
+        uid: 0,
+        gid: 0,
+        local_port: 0,
+        remote_port: sock.remote_port(),
+        arrival_port: 0,
+        arrival: ARRIVAL_NOWHERE,
+        direction: DIRECTION_OUTBOUND,
+        family: 0,
+        flags: 0,
+        reserved: 0,
+        local: [0; 4],
+        remote: [0; 4],
+    };
+    sock.addresses(&mut key);
+    sock.file_owner(&mut key);
+    key
+}
+
+#[inline(always)]
+fn outcome(errno: u16) -> u8 {
+    match errno {
+        0 => OUTCOME_ABORTED,
+        ECONNREFUSED => OUTCOME_REFUSED,
+        ETIMEDOUT => OUTCOME_TIMED_OUT,
+        ENETUNREACH | EHOSTUNREACH => OUTCOME_UNREACHABLE,
+        _ => OUTCOME_FAILED,
+    }
+}
+
+/// Microseconds between two moments, capped below "not known".
+#[inline(always)]
+pub(crate) fn micros(now: u64, since: u64) -> u32 {
+    let us = now.wrapping_sub(since) / 1000;
+    if us >= u64::from(NO_DURATION) {
+        NO_DURATION - 1
+    } else {
+        us as u32
+    }
+}

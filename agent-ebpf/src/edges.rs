@@ -1,0 +1,135 @@
+//! Counting: one hash shared by all CPUs, atomic adds, nothing told but the first sight.
+//!
+//! A per-CPU hash would spare the atomics and cost its memory once per CPU; at a few
+//! counts per connection the atomics are not what is paid.
+
+use sidestep_abi::{Counter, EdgeKey, EdgeValue, FLAG_OVERFLOW, OUTCOME_COUNT, Task};
+
+use crate::{
+    atomic, events,
+    maps::{EDGES, OVERFLOW, lost},
+};
+
+/// `BPF_NOEXIST`: insert only if there is nothing yet.
+const NO_EXIST: u64 = 1;
+/// A duration that is not known.
+pub(crate) const NO_DURATION: u32 = u32::MAX;
+/// Nobody.
+pub(crate) static NOBODY: Task = Task {
+    pid: 0,
+    comm: [0; 16],
+};
+
+static ZERO: EdgeValue = EdgeValue {
+    sum_us: 0,
+    outcomes: [0; OUTCOME_COUNT],
+    buckets: [0; sidestep_abi::HISTOGRAM_BUCKETS],
+};
+
+/// Counts one connection of an edge. Not inlined: four callers, and the verifier walks
+/// it once per call either way.
+#[inline(never)]
+pub(crate) fn count(key: &EdgeKey, task: &Task, outcome: u8, duration_us: u32) -> u32 {
+    if let Some(value) = EDGES.get_ptr_mut(key) {
+        add(value, outcome, duration_us);
+        return 0;
+    }
+    first(key, task, outcome, duration_us)
+}
+
+/// Adds a duration to an edge that exists.
+#[inline(always)]
+pub(crate) fn time(key: &EdgeKey, duration_us: u32) {
+    if let Some(value) = EDGES.get_ptr_mut(key) {
+        add_duration(value, duration_us);
+    }
+}
+
+#[inline(never)]
+fn first(key: &EdgeKey, task: &Task, outcome: u8, duration_us: u32) -> u32 {
+    let inserted = EDGES.insert(key, &ZERO, NO_EXIST);
+    if inserted.is_ok() {
+        events::first_seen(key, task);
+    }
+    match EDGES.get_ptr_mut(key) {
+        Some(value) => add(value, outcome, duration_us),
+        None => overflow(key, outcome, duration_us),
+    }
+    0
+}
+
+#[inline(always)]
+fn overflow(key: &EdgeKey, outcome: u8, duration_us: u32) {
+    lost(Counter::EdgeMapFull);
+    let key = EdgeKey {
+        local: [0; 4],
+        remote: [0; 4],
+        local_port: 0,
+        remote_port: 0,
+        flags: FLAG_OVERFLOW,
+        ..*key
+    };
+    if OVERFLOW.get_ptr_mut(&key).is_none() {
+        // Failing is fine: another CPU was first, or the next lookup fails too.
+        let _ = OVERFLOW.insert(&key, &ZERO, NO_EXIST);
+    }
+    match OVERFLOW.get_ptr_mut(&key) {
+        Some(value) => add(value, outcome, duration_us),
+        None => lost(Counter::EdgeLost),
+    }
+}
+
+#[inline(always)]
+fn add(value: *mut EdgeValue, outcome: u8, duration_us: u32) {
+    if usize::from(outcome) >= OUTCOME_COUNT {
+        return;
+    }
+    // SAFETY: a map value, and the index was bounded above.
+    unsafe {
+        let count = (&raw mut (*value).outcomes).cast::<u32>();
+        atomic::add32(count.add(outcome.into()), 1);
+    }
+    if duration_us != NO_DURATION {
+        add_duration(value, duration_us);
+    }
+}
+
+#[inline(always)]
+fn add_duration(value: *mut EdgeValue, duration_us: u32) {
+    let bucket = bucket(duration_us);
+    // SAFETY: a map value; `bucket` is at most 25.
+    unsafe {
+        let count = (&raw mut (*value).buckets).cast::<u32>();
+        atomic::add32(count.add(bucket as usize), 1);
+        atomic::add64(&raw mut (*value).sum_us, duration_us.into());
+    }
+}
+
+/// Index of the highest bit, at most 25, by halving: BPF cannot count leading zeros.
+#[inline(always)]
+fn bucket(mut us: u32) -> u32 {
+    if us >= 1 << 25 {
+        return 25;
+    }
+    let mut bit = 0;
+    if us >= 1 << 16 {
+        us >>= 16;
+        bit += 16;
+    }
+    if us >= 1 << 8 {
+        us >>= 8;
+        bit += 8;
+    }
+    if us >= 1 << 4 {
+        us >>= 4;
+        bit += 4;
+    }
+    if us >= 1 << 2 {
+        us >>= 2;
+        bit += 2;
+    }
+    if us >= 1 << 1 {
+        bit += 1;
+    }
+    bit & 31
+}

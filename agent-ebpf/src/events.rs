@@ -1,0 +1,98 @@
+//! Telling: ring buffer records, and the budget that keeps a failing namespace from
+//! drowning the others.
+
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use sidestep_abi::{Counter, EVENT_FIRST_SEEN, EdgeKey, Event, Task};
+
+use crate::maps::{BUDGET_SLOTS, BUDGETS, EVENTS, lost};
+
+/// Events a namespace may tell at once.
+const BURST: u32 = 200;
+/// One more every 10 ms: 100 per second.
+const REFILL_NS: u64 = 10_000_000;
+
+/// Tells that an edge was counted for the first time. Bounded by the edge map itself.
+#[inline(always)]
+pub(crate) fn first_seen(key: &EdgeKey, task: &Task) {
+    tell(EVENT_FIRST_SEEN, key, task, &Detail::default());
+}
+
+/// What only failures and stalls have to say.
+#[derive(Default)]
+pub(crate) struct Detail {
+    /// Microseconds since connect(2).
+    pub(crate) after_us: u64,
+    /// `sk_err`.
+    pub(crate) errno: u16,
+    /// Port of the own namespace that nobody listened on.
+    pub(crate) refused_at: u16,
+    /// How it ended.
+    pub(crate) outcome: u8,
+    /// SYNs sent again.
+    pub(crate) retransmits: u8,
+}
+
+/// Tells, if the namespace's budget allows.
+#[inline(always)]
+pub(crate) fn tell_within_budget(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {
+    if spend(key.netns) {
+        tell(kind, key, task, detail);
+    } else {
+        lost(Counter::EventsSuppressed);
+    }
+}
+
+/// Tells.
+#[inline(always)]
+pub(crate) fn tell(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {
+    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+        lost(Counter::RingBuffer);
+        return;
+    };
+    entry.write(Event {
+        // SAFETY: a helper without arguments.
+        at_ns: unsafe { bpf_ktime_get_ns() },
+        after_us: detail.after_us,
+        kind,
+        task: *task,
+        errno: detail.errno,
+        refused_at: detail.refused_at,
+        outcome: detail.outcome,
+        retransmits: detail.retransmits,
+        reserved: 0,
+        key: *key,
+    });
+    entry.submit(0);
+}
+
+/// Takes a token of a namespace's bucket. Not atomic: a race costs or grants a token.
+#[inline(always)]
+fn spend(netns: u32) -> bool {
+    let Some(budget) = BUDGETS.get_ptr_mut(netns & (BUDGET_SLOTS - 1)) else {
+        return false;
+    };
+    // SAFETY: a map value; a helper without arguments.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        if (*budget).netns != netns {
+            (*budget).netns = netns;
+            (*budget).tokens = BURST;
+            (*budget).at_ns = now;
+        }
+        let earned = now.wrapping_sub((*budget).at_ns) / REFILL_NS;
+        if earned > 0 {
+            (*budget).at_ns = now;
+            let tokens = u64::from((*budget).tokens) + earned;
+            (*budget).tokens = if tokens > BURST.into() {
+                BURST
+            } else {
+                tokens as u32
+            };
+        }
+        if (*budget).tokens == 0 {
+            return false;
+        }
+        (*budget).tokens -= 1;
+    }
+    true
+}

@@ -1,0 +1,313 @@
+//! The only reader of kernel memory.
+//!
+//! Two readers behind one trait. [`Direct`] loads through BTF pointers like the kernel's
+//! own code, a few instructions per field, and swaps state words atomically; it needs
+//! `tp_btf` and Linux 5.12. [`Probed`] copies through a helper and works everywhere. Code
+//! above is written once and compiled for both.
+//!
+//! Must never: hard-code an offset, or hand out a kernel pointer as anything but a cookie.
+
+use core::{marker::PhantomData, ptr};
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use sidestep_abi::{ABSENT, EdgeKey, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
+
+use crate::atomic;
+
+/// `IPPROTO_TCP`; MPTCP's own sockets carry another number and are not connections on the wire.
+pub(crate) const TCP: u16 = 6;
+/// `AF_INET6`.
+pub(crate) const AF_INET6: u16 = 10;
+/// Second half of an IPv4-mapped IPv6 address starts with these four bytes.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// Reads an offset the way the verifier can know its value.
+macro_rules! offset {
+    ($field:ident) => {
+        $crate::kernel::known(&$crate::globals::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// A constant of the object, as the agent set it before load.
+#[inline(always)]
+pub(crate) fn known(constant: &u32) -> u32 {
+    // SAFETY: a reference; volatile because the compiler must not believe the value it sees.
+    unsafe { ptr::read_volatile(constant) }
+}
+
+/// A way to read kernel memory.
+pub(crate) trait Kernel {
+    /// Loads the `T` that lies `offset` bytes after `base`; zero if it cannot be read.
+    ///
+    /// # Safety
+    /// `T` must be an integer or a pointer.
+    unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T;
+
+    /// Changes a word in a map from `from` to `to`; false if it held something else.
+    ///
+    /// # Safety
+    /// `word` must point into a map value.
+    unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool;
+}
+
+/// Loads through BTF pointers, atomic swaps.
+pub(crate) struct Direct;
+
+impl Kernel for Direct {
+    #[inline(always)]
+    unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+        // SAFETY: the verifier allows the load only where `base` is a BTF pointer, and
+        // turns a fault into zero.
+        unsafe { ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
+        // SAFETY: the caller's promise; map values are 8-byte aligned.
+        unsafe { atomic::exchange(word, from, to) }
+    }
+}
+
+/// Copies through a helper, plain swaps.
+pub(crate) struct Probed;
+
+impl Kernel for Probed {
+    #[inline(always)]
+    unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+        // SAFETY: the helper checks the address; zero is a value of every integer and pointer.
+        unsafe {
+            bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>())
+                .unwrap_or(core::mem::zeroed())
+        }
+    }
+
+    /// Not atomic: programs with an atomic exchange are refused before Linux 5.12. Two
+    /// CPUs resolving one connection in the same nanoseconds may both count it.
+    #[inline(always)]
+    unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if ptr::read_volatile(word) != from {
+                return false;
+            }
+            ptr::write_volatile(word, to);
+        }
+        true
+    }
+}
+
+/// A `struct sock *` and the way to read it.
+pub(crate) struct Sock<K>(*const u8, PhantomData<K>);
+
+impl<K: Kernel> Sock<K> {
+    /// Wraps a probe's argument.
+    #[inline(always)]
+    pub(crate) const fn new(sk: *const u8) -> Self {
+        Self(sk, PhantomData)
+    }
+
+    /// The address as a cookie.
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    fn u16(&self, offset: u32) -> u16 {
+        // SAFETY: an integer.
+        unsafe { K::load(self.0, offset) }
+    }
+
+    #[inline(always)]
+    fn u32(&self, offset: u32) -> u32 {
+        // SAFETY: an integer.
+        unsafe { K::load(self.0, offset) }
+    }
+
+    /// Transport protocol.
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> u16 {
+        self.u16(offset!(sk_protocol))
+    }
+
+    /// TCP state.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> u8 {
+        // SAFETY: an integer.
+        unsafe { K::load(self.0, offset!(skc_state)) }
+    }
+
+    /// Pending error, 0 if none.
+    #[inline(always)]
+    pub(crate) fn error(&self) -> u16 {
+        self.u32(offset!(sk_err)) as u16
+    }
+
+    /// Own port, host order.
+    #[inline(always)]
+    pub(crate) fn local_port(&self) -> u16 {
+        match self.u16(offset!(skc_num)) {
+            // Given back already (a reset, a failed connect): the other copy survives, but
+            // lies behind what a BTF pointer to `struct sock` may reach.
+            // SAFETY: an integer.
+            0 => u16::from_be(unsafe { Probed::load(self.0, offset!(inet_sport)) }),
+            port => port,
+        }
+    }
+
+    /// Peer's port, host order.
+    #[inline(always)]
+    pub(crate) fn remote_port(&self) -> u16 {
+        u16::from_be(self.u16(offset!(skc_dport)))
+    }
+
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> u32 {
+        // SAFETY: a pointer and an integer.
+        unsafe {
+            let net: *const u8 = K::load(self.0, offset!(skc_net));
+            if net.is_null() {
+                return 0;
+            }
+            K::load(net, offset!(net_inum))
+        }
+    }
+
+    /// Family and both addresses as spoken on the wire: IPv4-mapped is IPv4.
+    #[inline(always)]
+    pub(crate) fn addresses(&self, key: &mut EdgeKey) {
+        if self.u16(offset!(skc_family)) == AF_INET6 && offset!(skc_v6_daddr) != ABSENT {
+            let remote = self.in6(offset!(skc_v6_daddr));
+            let local = self.in6(offset!(skc_v6_rcv_saddr));
+            if !is_mapped(remote) && !is_mapped(local) {
+                key.family = FAMILY_IPV6;
+                key.local = words(local);
+                key.remote = words(remote);
+                return;
+            }
+        }
+        key.family = FAMILY_IPV4;
+        key.local = [self.u32(offset!(skc_rcv_saddr)), 0, 0, 0];
+        key.remote = [self.u32(offset!(skc_daddr)), 0, 0, 0];
+    }
+
+    #[inline(always)]
+    fn in6(&self, offset: u32) -> [u64; 2] {
+        // SAFETY: integers; an IPv6 address is 16 bytes.
+        unsafe { [K::load(self.0, offset), K::load(self.0, offset + 8)] }
+    }
+
+    /// Whether an IPv6 socket takes IPv4 too.
+    #[inline(always)]
+    pub(crate) fn dual_stack(&self) -> bool {
+        let bit = offset!(skc_ipv6only);
+        if bit == ABSENT || self.u16(offset!(skc_family)) != AF_INET6 {
+            return false;
+        }
+        // SAFETY: an integer.
+        let byte: u8 = unsafe { K::load(self.0, bit / 8) };
+        (byte >> (bit % 8)) & 1 == 0
+    }
+
+    /// Inode of the socket's cgroup, 0 if the kernel does not tell.
+    #[inline(always)]
+    pub(crate) fn cgroup(&self) -> u64 {
+        // SAFETY: pointers and integers.
+        unsafe {
+            if offset!(cgroup_kn) == ABSENT || offset!(kernfs_id) == ABSENT {
+                return 0;
+            }
+            if offset!(sk_cgroup) != ABSENT {
+                return cgroup_id::<K>(K::load(self.0, offset!(sk_cgroup)));
+            }
+            if offset!(sk_cgroup_tagged) == ABSENT {
+                return 0;
+            }
+            let tagged: u64 = K::load(self.0, offset!(sk_cgroup_tagged));
+            // Low bits set: the word holds a v1 class or priority, not a pointer.
+            if tagged & 3 != 0 {
+                return 0;
+            }
+            cgroup_id::<Probed>(tagged as *const u8)
+        }
+    }
+
+    /// User that made the socket (a child has its listener's).
+    #[inline(always)]
+    pub(crate) fn uid(&self) -> u32 {
+        self.u32(offset!(sk_uid))
+    }
+
+    /// Credentials of the socket's file, which the owner match compares.
+    #[inline(always)]
+    pub(crate) fn file_owner(&self, key: &mut EdgeKey) {
+        key.uid = self.uid();
+        key.gid = NO_ID;
+        // SAFETY: pointers and integers.
+        unsafe {
+            let socket: *const u8 = K::load(self.0, offset!(sk_socket));
+            if socket.is_null() {
+                return;
+            }
+            let file: *const u8 = K::load(socket, offset!(socket_file));
+            if file.is_null() {
+                return;
+            }
+            let cred: *const u8 = K::load(file, offset!(file_cred));
+            if cred.is_null() {
+                return;
+            }
+            key.uid = K::load(cred, offset!(cred_fsuid));
+            key.gid = K::load(cred, offset!(cred_fsgid));
+        }
+    }
+
+    /// Maximum segment size the peer announced, 0 if not known.
+    #[inline(always)]
+    pub(crate) fn peer_mss(&self) -> u16 {
+        let offset = offset!(tcp_mss_clamp);
+        if offset == ABSENT {
+            return 0;
+        }
+        // SAFETY: an integer. It lies behind `struct sock`, so never a direct load.
+        unsafe { Probed::load(self.0, offset) }
+    }
+}
+
+/// Inode of a cgroup's directory.
+///
+/// # Safety
+/// `cgroup` must be null or the kernel's.
+#[inline(always)]
+unsafe fn cgroup_id<K: Kernel>(cgroup: *const u8) -> u64 {
+    if cgroup.is_null() {
+        return 0;
+    }
+    // SAFETY: a pointer and an integer.
+    unsafe {
+        let node: *const u8 = K::load(cgroup, offset!(cgroup_kn));
+        if node.is_null() {
+            return 0;
+        }
+        K::load(node, offset!(kernfs_id))
+    }
+}
+
+/// Whether an IPv6 address carries an IPv4 one.
+#[inline(always)]
+const fn is_mapped(addr: [u64; 2]) -> bool {
+    addr[0] == 0 && addr[1] as u32 == MAPPED
+}
+
+/// The address as four words in memory order (little-endian: BPF programs here are `bpfel`).
+#[inline(always)]
+const fn words(addr: [u64; 2]) -> [u32; 4] {
+    [
+        addr[0] as u32,
+        (addr[0] >> 32) as u32,
+        addr[1] as u32,
+        (addr[1] >> 32) as u32,
+    ]
+}

@@ -1,0 +1,23 @@
+//! Sidestep's probes; see `ARCHITECTURE.md` for the flow, one file here per behaviour.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(
+    internal_features,
+    reason = "atomics of this target exist as intrinsics only"
+)]
+
+mod accept;
+mod arrival;
+mod atomic;
+mod connect;
+mod decision;
+mod edges;
+mod events;
+mod globals;
+mod kernel;
+mod listen;
+mod maps;
+mod reset;
+mod retransmit;
+mod state;

@@ -1,0 +1,160 @@
+//! Every map, its bound, and the records only the kernel side reads.
+//!
+//! The healthy path touches plain arrays, which the JIT compiles to an index; a hash is
+//! only paid to count. All are bounded here and nothing grows.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, HashMap, RingBuf},
+};
+use sidestep_abi::{
+    AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, COUNTER_COUNT, Counter, EdgeKey, EdgeValue,
+    LateOffsets, Task,
+};
+
+/// Connects not yet answered; two may share a pair of slots.
+pub(crate) const PENDING_SLOTS: u32 = 16_384;
+/// Threads inside connect(2), by thread id.
+pub(crate) const CONNECTING_SLOTS: u32 = 1_024;
+/// SYNs that met no listener, of which the client has not heard yet.
+pub(crate) const REFUSED_SLOTS: u32 = 1_024;
+/// Children not yet accepted.
+pub(crate) const ACCEPT_SLOTS: u32 = 8_192;
+/// Namespaces with a budget of events of their own.
+pub(crate) const BUDGET_SLOTS: u32 = 256;
+/// Inbound redirects already told.
+pub(crate) const TOLD_SLOTS: u32 = 1_024;
+
+/// A connect not yet answered. `sk` is written last and cleared first.
+#[repr(C)]
+pub(crate) struct Pending {
+    /// The socket's address, 0 if free.
+    pub(crate) sk: u64,
+    /// When connect(2) sent the SYN.
+    pub(crate) since_ns: u64,
+    /// What NAT decided: see `DECISION_*`.
+    pub(crate) decision: u32,
+    /// SYNs sent again.
+    pub(crate) retransmits: u32,
+    /// Who called connect(2).
+    pub(crate) task: Task,
+    pub(crate) reserved: u32,
+}
+
+/// NAT said nothing (yet).
+pub(crate) const DECISION_UNKNOWN: u32 = 0;
+/// NAT let it pass.
+pub(crate) const DECISION_NONE: u32 = 1;
+/// NAT redirects to the port in the low half.
+pub(crate) const DECISION_REDIRECT: u32 = 1 << 16;
+
+/// A thread inside connect(2).
+#[repr(C)]
+pub(crate) struct Connecting {
+    /// Thread id in the first pid namespace.
+    pub(crate) thread: u32,
+    /// Its slot in [`PENDING`].
+    pub(crate) slot: u32,
+}
+
+/// A SYN that met no listener.
+#[repr(C)]
+pub(crate) struct Refused {
+    /// Hash of namespace, client address and port.
+    pub(crate) tag: u64,
+    /// When.
+    pub(crate) at_ns: u64,
+    /// Port asked.
+    pub(crate) port: u64,
+}
+
+/// A child not yet accepted.
+#[repr(C)]
+pub(crate) struct Acceptable {
+    /// The socket's address, 0 if free.
+    pub(crate) sk: u64,
+    /// When it was established.
+    pub(crate) since_ns: u64,
+}
+
+/// A namespace's budget of events.
+#[repr(C)]
+pub(crate) struct Budget {
+    /// Last refill.
+    pub(crate) at_ns: u64,
+    /// Namespace the slot serves at the moment.
+    pub(crate) netns: u32,
+    /// Events left.
+    pub(crate) tokens: u32,
+}
+
+#[map]
+pub(crate) static EDGES: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries(16_384, 0);
+
+/// Edges without addresses, for when [`EDGES`] is full.
+#[map]
+pub(crate) static OVERFLOW: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries(1_024, 0);
+
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+#[map]
+pub(crate) static AWAIT_STATES: Array<AwaitBucket> =
+    Array::with_max_entries(AWAIT_BUCKETS, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static AWAIT_SLOTS: Array<AwaitSlot> =
+    Array::with_max_entries(AWAIT_BUCKETS * AWAIT_WAYS, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static PENDING: Array<Pending> = Array::with_max_entries(PENDING_SLOTS, 0);
+
+#[map]
+pub(crate) static CONNECTING: Array<Connecting> = Array::with_max_entries(CONNECTING_SLOTS, 0);
+
+#[map]
+pub(crate) static REFUSED: Array<Refused> = Array::with_max_entries(REFUSED_SLOTS, 0);
+
+#[map]
+pub(crate) static ACCEPTABLE: Array<Acceptable> = Array::with_max_entries(ACCEPT_SLOTS, 0);
+
+#[map]
+pub(crate) static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_SLOTS, 0);
+
+#[map]
+pub(crate) static TOLD: Array<u64> = Array::with_max_entries(TOLD_SLOTS, 0);
+
+#[map]
+pub(crate) static COUNTERS: Array<u64> = Array::with_max_entries(COUNTER_COUNT as u32, 0);
+
+/// Offsets of module fields, written when the module is there.
+#[map]
+pub(crate) static LATE: Array<LateOffsets> = Array::with_max_entries(1, 0);
+
+/// Counts something given up.
+#[inline(always)]
+pub(crate) fn lost(counter: Counter) {
+    if let Some(count) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a map value, 8-byte aligned.
+        unsafe { crate::atomic::add64(count, 1) };
+    }
+}
+
+/// Mixes what names one end of a connection into 64 bits.
+#[inline(always)]
+pub(crate) fn end_hash(netns: u32, port: u16, addr: &[u32; 4]) -> u64 {
+    let low = u64::from(addr[0]) | (u64::from(addr[1]) << 32);
+    let high = u64::from(addr[2]) | (u64::from(addr[3]) << 32);
+    let end = u64::from(netns) | (u64::from(port) << 32);
+    let mixed = end.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ low.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ high.wrapping_mul(0x1656_67b1_9e37_79f9);
+    (mixed ^ (mixed >> 32)).wrapping_mul(0xff51_afd7_ed55_8ccd)
+}
+
+/// Spreads a socket's address over the slots of a table.
+#[inline(always)]
+pub(crate) fn sk_hash(sk: u64) -> u32 {
+    ((sk >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+}

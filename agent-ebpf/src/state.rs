@@ -1,0 +1,50 @@
+//! The one tracepoint that carries connection life: `inet_sock_set_state`.
+//!
+//! `void inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate)`
+//!
+//! A proxied connection makes about twenty state changes and four of them matter, so the
+//! first thing done is to leave. Compiled twice, see `kernel.rs`.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+
+use crate::{
+    arrival, connect,
+    kernel::{Direct, Kernel, Probed, Sock, TCP},
+    listen,
+};
+
+pub(crate) const ESTABLISHED: u32 = 1;
+pub(crate) const SYN_SENT: u32 = 2;
+pub(crate) const SYN_RECV: u32 = 3;
+pub(crate) const CLOSE: u32 = 7;
+pub(crate) const LISTEN: u32 = 10;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn state_tp_btf(ctx: BtfTracePointContext) -> i32 {
+    change::<Direct>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub(crate) fn state_raw_tp(ctx: RawTracePointContext) -> i32 {
+    change::<Probed>(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[inline(always)]
+fn change<K: Kernel>(sk: *const u8, old: u32, new: u32) {
+    let sock = Sock::<K>::new(sk);
+    match (old, new) {
+        (CLOSE, SYN_SENT) if sock.protocol() == TCP => connect::begin(&sock),
+        (SYN_SENT, ESTABLISHED) if sock.protocol() == TCP => connect::established(&sock),
+        (SYN_SENT, CLOSE) if sock.protocol() == TCP => connect::failed(&sock),
+        (SYN_RECV, ESTABLISHED) if sock.protocol() == TCP => arrival::child(&sock),
+        (ESTABLISHED, _) if sock.protocol() == TCP => arrival::left(&sock),
+        (CLOSE, LISTEN) if sock.protocol() == TCP => listen::began(&sock),
+        (LISTEN, CLOSE) if sock.protocol() == TCP => listen::ended(&sock),
+        _ => {}
+    }
+}
