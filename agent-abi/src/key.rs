@@ -110,13 +110,14 @@ impl EdgeKey {
 pub struct EdgeValue {
     /// Sum of the durations in the histogram, microseconds.
     pub sum_us: u64,
+    /// Durations, see [`HISTOGRAM_BUCKETS`]. Before the outcomes, so that any five-bit
+    /// index stays inside the value: what the verifier can see of a bucket's number.
+    pub buckets: [u32; HISTOGRAM_BUCKETS],
     /// Connections by outcome, indexed by `OUTCOME_*`.
     pub outcomes: [u32; crate::OUTCOME_COUNT],
-    /// Durations, see [`HISTOGRAM_BUCKETS`].
-    pub buckets: [u32; HISTOGRAM_BUCKETS],
 }
 
-plain!(EdgeValue, 136, { sum_us: 0, outcomes: 8, buckets: 32 });
+plain!(EdgeValue, 136, { sum_us: 0, buckets: 8, outcomes: 112 });
 
 impl EdgeValue {
     /// Reads a value; every bit pattern is one.

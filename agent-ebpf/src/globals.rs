@@ -22,6 +22,10 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// Never called: every index is bounded and every option matched, and the verifier would
 /// refuse the loop.
 #[panic_handler]
+#[allow(
+    unreachable_pub,
+    reason = "a private handler is dropped and the binary does not link"
+)]
 pub fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }

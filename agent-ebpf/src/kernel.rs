@@ -9,7 +9,7 @@
 
 use core::{marker::PhantomData, ptr};
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use sidestep_abi::{ABSENT, EdgeKey, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
 use crate::atomic;
@@ -75,10 +75,18 @@ pub(crate) struct Probed;
 impl Kernel for Probed {
     #[inline(always)]
     unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T {
-        // SAFETY: the helper checks the address; zero is a value of every integer and pointer.
+        let mut value = core::mem::MaybeUninit::<T>::uninit();
+        let from = base.wrapping_add(offset as usize);
+        // SAFETY: the helper checks the address and fills the place in any case: with zeros,
+        // a value of every integer and pointer, if it cannot read. Not looking at its
+        // result spares the verifier two paths per field.
         unsafe {
-            bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>())
-                .unwrap_or(core::mem::zeroed())
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                from.cast(),
+            );
+            value.assume_init()
         }
     }
 

@@ -1,7 +1,7 @@
 //! Sidestep's probes; see `ARCHITECTURE.md` for the flow, one file here per behaviour.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(
     internal_features,
     reason = "atomics of this target exist as intrinsics only"

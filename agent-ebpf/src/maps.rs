@@ -154,7 +154,14 @@ pub(crate) fn end_hash(netns: u32, port: u16, addr: &[u32; 4]) -> u64 {
 }
 
 /// Spreads a socket's address over the slots of a table.
+///
+/// Low half only: the verifier takes a 32-bit copy of a pointer for a number, and refuses
+/// any 64-bit arithmetic on it.
 #[inline(always)]
 pub(crate) fn sk_hash(sk: u64) -> u32 {
-    ((sk >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32
+    let low: u64;
+    // SAFETY: one move between two registers. Spelled out because the compiler widens
+    // `sk as u32 >> 6` to 64 bits.
+    unsafe { core::arch::asm!("w0 = w1", in("r1") sk, lateout("r0") low, options(pure, nomem)) };
+    (low as u32 >> 6).wrapping_mul(0x9e37_79b1) >> 12
 }

@@ -1,0 +1,181 @@
+//! From the wire's records to the core's words.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sidestep_abi as abi;
+
+use crate::model::{
+    Arrival, CgroupId, Counts, Direction, EdgeDelta, EdgeKey, Histogram, Listener, NetnsId,
+    Outcome, Owner, Process, Signal,
+};
+
+/// An edge; its addresses are unspecified where the kernel side had no room for them.
+pub(super) fn edge_key(key: &abi::EdgeKey) -> EdgeKey {
+    EdgeKey {
+        owner: owner(key),
+        direction: if key.direction == abi::DIRECTION_INBOUND {
+            Direction::Inbound
+        } else {
+            Direction::Outbound
+        },
+        local: address(key.family, key.local),
+        local_port: key.local_port,
+        remote: SocketAddr::new(address(key.family, key.remote), key.remote_port),
+        arrival: match key.arrival {
+            abi::ARRIVAL_PORT => Arrival::Port(key.arrival_port),
+            abi::ARRIVAL_DECIDED => Arrival::Decided(key.arrival_port),
+            abi::ARRIVAL_LOOPBACK => Arrival::Loopback,
+            abi::ARRIVAL_NOWHERE => Arrival::Nowhere,
+            _ => Arrival::Unknown,
+        },
+    }
+}
+
+fn owner(key: &abi::EdgeKey) -> Owner {
+    Owner {
+        netns: NetnsId(key.netns),
+        cgroup: CgroupId(key.cgroup),
+        uid: key.uid,
+        gid: key.gid,
+    }
+}
+
+fn address(family: u8, words: [u32; 4]) -> IpAddr {
+    if family == abi::FAMILY_IPV4 {
+        return Ipv4Addr::from(words[0].to_ne_bytes()).into();
+    }
+    let mut bytes = [0; 16];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ipv6Addr::from(bytes).into()
+}
+
+/// The difference between two readings of an edge, `None` if nothing happened.
+pub(super) fn delta(
+    key: &abi::EdgeKey,
+    new: &abi::EdgeValue,
+    old: &abi::EdgeValue,
+) -> Option<EdgeDelta> {
+    if new == old {
+        return None;
+    }
+    let since = |outcome: u8| {
+        let index = usize::from(outcome);
+        u64::from(new.outcomes[index].wrapping_sub(old.outcomes[index]))
+    };
+    let mut duration = Histogram {
+        sum_us: new.sum_us.wrapping_sub(old.sum_us),
+        ..Histogram::default()
+    };
+    for (index, bucket) in duration.buckets.iter_mut().enumerate() {
+        *bucket = u64::from(new.buckets[index].wrapping_sub(old.buckets[index]));
+    }
+    Some(EdgeDelta {
+        key: edge_key(key),
+        counts: Counts {
+            established: since(abi::OUTCOME_ESTABLISHED),
+            refused: since(abi::OUTCOME_REFUSED),
+            timed_out: since(abi::OUTCOME_TIMED_OUT),
+            unreachable: since(abi::OUTCOME_UNREACHABLE),
+            failed: since(abi::OUTCOME_FAILED),
+            aborted: since(abi::OUTCOME_ABORTED),
+        },
+        duration,
+    })
+}
+
+/// Counts one settled connection on top of what is there.
+pub(super) fn add_settled(value: &mut abi::EdgeValue, duration_us: u32) {
+    let established = &mut value.outcomes[usize::from(abi::OUTCOME_ESTABLISHED)];
+    *established = established.wrapping_add(1);
+    if duration_us == u32::MAX {
+        return;
+    }
+    let last = abi::HISTOGRAM_BUCKETS - 1;
+    let bucket = (duration_us.max(1).ilog2() as usize).min(last);
+    value.buckets[bucket] = value.buckets[bucket].wrapping_add(1);
+    value.sum_us = value.sum_us.wrapping_add(duration_us.into());
+}
+
+/// A task's name up to its first zero.
+pub(super) fn process(task: &abi::Task) -> Process {
+    let end = task
+        .comm
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(abi::COMM_LEN);
+    Process {
+        pid: task.pid,
+        comm: String::from_utf8_lossy(&task.comm[..end]).into_owned(),
+    }
+}
+
+/// A ring buffer record; the kinds were checked when it was read.
+pub(super) fn signal(event: &abi::Event) -> Option<Signal> {
+    let key = &event.key;
+    Some(match event.kind {
+        abi::EVENT_FIRST_SEEN => Signal::FirstSeen {
+            key: edge_key(key),
+            process: process(&event.task),
+        },
+        abi::EVENT_FAILED => Signal::Failed {
+            key: edge_key(key),
+            outcome: outcome(event.outcome),
+            errno: event.errno,
+            refused_at: (event.refused_at != 0).then_some(event.refused_at),
+            process: process(&event.task),
+            after_us: event.after_us,
+        },
+        abi::EVENT_STALLED => Signal::Stalled {
+            key: edge_key(key),
+            retransmits: event.retransmits,
+            process: process(&event.task),
+        },
+        abi::EVENT_NO_LISTENER => Signal::NoListener {
+            netns: NetnsId(key.netns),
+            port: key.local_port,
+            local: address(key.family, key.local),
+            peer: SocketAddr::new(address(key.family, key.remote), key.remote_port),
+        },
+        abi::EVENT_INBOUND_REDIRECT => Signal::InboundRedirect {
+            netns: NetnsId(key.netns),
+            from: key.remote_port,
+            to: key.local_port,
+        },
+        abi::EVENT_LISTENING => Signal::Listening {
+            owner: owner(key),
+            listener: listener(key),
+            process: process(&event.task),
+        },
+        abi::EVENT_LISTENING_ENDED => Signal::ListeningEnded {
+            netns: NetnsId(key.netns),
+            listener: listener(key),
+        },
+        _ => return None,
+    })
+}
+
+fn listener(key: &abi::EdgeKey) -> Listener {
+    let addr = address(key.family, key.local);
+    Listener {
+        addr,
+        port: key.local_port,
+        dual_stack: key.flags & abi::FLAG_DUAL_STACK != 0 && addr.is_unspecified(),
+    }
+}
+
+const fn outcome(outcome: u8) -> Outcome {
+    match outcome {
+        abi::OUTCOME_ESTABLISHED => Outcome::Established,
+        abi::OUTCOME_REFUSED => Outcome::Refused,
+        abi::OUTCOME_TIMED_OUT => Outcome::TimedOut,
+        abi::OUTCOME_UNREACHABLE => Outcome::Unreachable,
+        abi::OUTCOME_ABORTED => Outcome::Aborted,
+        _ => Outcome::Failed,
+    }
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

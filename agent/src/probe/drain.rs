@@ -1,0 +1,169 @@
+//! From the kernel's running totals to what is new since the last look.
+//!
+//! One batch lookup reads thousands of edges per system call; totals of the last look are
+//! kept here and subtracted. Its cost follows the number of distinct edges, not the rate
+//! of connections.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
+};
+
+use aya::maps::{Map, MapData};
+use sidestep_abi::{EdgeKey, EdgeValue};
+
+use super::{ProbeError, decode, sys};
+use crate::model::EdgeDelta;
+
+/// Entries per system call; more than the longest bucket of the hash by far.
+const BATCH: usize = 1024;
+/// Looks without a change after which an edge is forgotten: two minutes at one per second.
+const IDLE_LOOKS: u16 = 120;
+
+/// What was read of an edge at the last look.
+struct Last {
+    value: EdgeValue,
+    idle: u16,
+    look: u32,
+}
+
+/// One edge map and what was read of it.
+pub(super) struct EdgeReader {
+    map: Map,
+    last: HashMap<EdgeKey, Last>,
+    keys: Vec<EdgeKey>,
+    values: Vec<EdgeValue>,
+    look: u32,
+}
+
+impl EdgeReader {
+    /// Takes over a hash map of the object.
+    ///
+    /// # Errors
+    /// [`ProbeError::Object`] if it is no hash map.
+    pub(super) fn new(map: Option<Map>, name: &str) -> Result<Self, ProbeError> {
+        let map = map.filter(|map| matches!(map, Map::HashMap(_)));
+        Ok(Self {
+            map: map.ok_or_else(|| ProbeError::Object {
+                reason: format!("no hash map {name}"),
+            })?,
+            last: HashMap::new(),
+            keys: vec![EdgeKey::default(); BATCH],
+            values: vec![EdgeValue::default(); BATCH],
+            look: 0,
+        })
+    }
+
+    /// Edges known at the last look.
+    pub(super) fn len(&self) -> usize {
+        self.last.len()
+    }
+
+    /// Whether an edge was there at the last look.
+    pub(super) fn knows(&self, key: &EdgeKey) -> bool {
+        self.last.contains_key(key)
+    }
+
+    /// Adds what is new since the last look to `out`.
+    ///
+    /// # Errors
+    /// [`ProbeError::System`] if the map cannot be read.
+    pub(super) fn drain(&mut self, out: &mut Vec<EdgeDelta>) -> Result<(), ProbeError> {
+        self.look = self.look.wrapping_add(1);
+        let mut cursor = 0_u64;
+        let mut first = true;
+        loop {
+            let fd = fd(&self.map)?;
+            let batch = sys::lookup_batch(fd, first, &mut cursor, &mut self.keys, &mut self.values);
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(source) => {
+                    return Err(ProbeError::System {
+                        what: "cannot read the edge map".into(),
+                        source,
+                    });
+                }
+            };
+            for index in 0..batch.count {
+                self.take_in(index, out);
+            }
+            if batch.done {
+                break;
+            }
+            first = false;
+        }
+        self.forget_idle(out);
+        Ok(())
+    }
+
+    fn take_in(&mut self, index: usize, out: &mut Vec<EdgeDelta>) {
+        let (key, value) = (self.keys[index], self.values[index]);
+        let look = self.look;
+        let last = self.last.entry(key).or_insert_with(|| Last {
+            value: EdgeValue::default(),
+            idle: 0,
+            look,
+        });
+        last.look = look;
+        match decode::delta(&key, &value, &last.value) {
+            Some(delta) => {
+                last.value = value;
+                last.idle = 0;
+                out.push(delta);
+            }
+            None => last.idle = last.idle.saturating_add(1),
+        }
+    }
+
+    /// Removes edges nothing happened on for long, and forgets those that are gone.
+    fn forget_idle(&mut self, out: &mut Vec<EdgeDelta>) {
+        let look = self.look;
+        self.last.retain(|_, last| last.look == look);
+        let idle: Vec<EdgeKey> = self
+            .last
+            .iter()
+            .filter(|(_, last)| last.idle >= IDLE_LOOKS)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in idle {
+            let Some(last) = self.last.remove(&key) else {
+                continue;
+            };
+            // What was counted since the look is in the value taken. A count that another
+            // CPU adds in the same nanoseconds to the entry being removed is lost.
+            if let Ok(value) = self.take(&key)
+                && let Some(delta) = decode::delta(&key, &value, &last.value)
+            {
+                out.push(delta);
+            }
+        }
+    }
+
+    fn take(&mut self, key: &EdgeKey) -> io::Result<EdgeValue> {
+        let fd = fd(&self.map).map_err(io::Error::other)?;
+        sys::take(fd, key, EdgeValue::default()).or_else(|_| {
+            // Before 5.14 a hash has no such call: the last look's value must do.
+            let mut map: aya::maps::HashMap<&mut MapData, [u8; 64], [u8; 136]> =
+                aya::maps::HashMap::try_from(&mut self.map).map_err(io::Error::other)?;
+            let bytes = key_bytes(key);
+            let value = map.get(&bytes, 0).map_err(io::Error::other)?;
+            map.remove(&bytes).map_err(io::Error::other)?;
+            EdgeValue::from_bytes(&value).map_err(io::Error::other)
+        })
+    }
+}
+
+fn fd(map: &Map) -> Result<BorrowedFd<'_>, ProbeError> {
+    match map {
+        Map::HashMap(data) => Ok(data.fd().as_fd()),
+        _ => Err(ProbeError::Object {
+            reason: "an edge map that is no hash map".into(),
+        }),
+    }
+}
+
+fn key_bytes(key: &EdgeKey) -> [u8; 64] {
+    // SAFETY: 64 bytes without padding, asserted where the key is declared.
+    unsafe { std::ptr::from_ref(key).cast::<[u8; 64]>().read_unaligned() }
+}

@@ -1,0 +1,65 @@
+//! Puts this kernel's field offsets into the object and makes its maps.
+//!
+//! No program is loaded here: each is loaded when its signal is tried, so that one that
+//! this kernel refuses does not take the others with it.
+
+use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError};
+use sidestep_abi::{ABI_SYMBOL, FIELDS};
+
+use super::{
+    ProbeError,
+    btf::{self, Types},
+    sys,
+};
+
+/// The compiled probes; `build.rs` names the file.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SIDESTEP_EBPF_OBJECT"));
+
+/// Makes the maps and returns the object, its programs not loaded yet.
+///
+/// # Errors
+/// [`ProbeError`] for missing privileges, fields, or an object of another ABI.
+pub(super) fn load(types: &Types<'_>) -> Result<Ebpf, ProbeError> {
+    sys::lift_memlock();
+    let offsets = btf::resolve(&[types], FIELDS)?;
+    EbpfLoader::new()
+        .btf(None)
+        .override_global("OFFSETS", offsets.as_slice(), true)
+        .override_global(ABI_SYMBOL, &0_u32, true)
+        .load(OBJECT)
+        .map_err(explain)
+}
+
+fn explain(error: EbpfError) -> ProbeError {
+    match error {
+        EbpfError::MapError(MapError::CreateError { name, io_error, .. })
+            if io_error.raw_os_error() == Some(libc::EPERM) =>
+        {
+            ProbeError::NoPrivileges {
+                call: format!("creating map {name}"),
+                source: io_error,
+            }
+        }
+        EbpfError::ParseError(error) => ProbeError::Abi {
+            reason: error.to_string(),
+        },
+        other => ProbeError::Object {
+            reason: chain(&other),
+        },
+    }
+}
+
+/// An error with its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        cause = inner.source();
+    }
+    text
+}

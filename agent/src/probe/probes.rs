@@ -1,0 +1,280 @@
+//! The probes as the composition root sees them.
+
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+};
+use sidestep_abi::Event;
+
+use super::{
+    ProbeError,
+    btf::Types,
+    capability::{self, Facts},
+    clock::Anchor,
+    decode,
+    drain::EdgeReader,
+    late, load,
+    plan::{CATALOGUE, Capabilities, SIGNALS, SignalId, SignalInfo, Step, plan},
+    skeleton, stats,
+    sweep::Sweeper,
+};
+use crate::model::{
+    AgentStats, Coverage, EdgeDelta, Loss, ProgramStats, Signal, SignalCoverage, Time,
+};
+
+/// What may be chosen at start.
+#[derive(Clone, Copy, Debug)]
+pub struct ProbeOptions {
+    /// Whether kernel functions may be patched; `false` forces the tracepoint tier.
+    pub kprobes: bool,
+}
+
+impl Default for ProbeOptions {
+    fn default() -> Self {
+        Self { kprobes: true }
+    }
+}
+
+/// The attached probes. Dropping them detaches everything.
+pub struct Probes {
+    ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    edges: EdgeReader,
+    overflow: EdgeReader,
+    sweeper: Sweeper,
+    capabilities: Capabilities,
+    options: ProbeOptions,
+    clock: Anchor,
+    /// First sights of the sweep, told with the next [`Probes::read_signals`].
+    waiting: Vec<(u64, Signal)>,
+    events: u64,
+    malformed: u64,
+    programs: Vec<ProgramStats>,
+    sampling: Option<OwnedFd>,
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Probes")
+            .field("capabilities", &self.capabilities)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Loads and attaches what this kernel allows. Counting begins at once.
+    ///
+    /// # Errors
+    /// [`ProbeError`] if nothing can work: no privileges, no BTF, a required field or signal missing.
+    pub fn start(options: &ProbeOptions) -> Result<Self, ProbeError> {
+        let types = Types::kernel()?;
+        let facts = Facts::read(&types);
+        let mut ebpf = load::load(&types)?;
+        let decision = late::provide_offsets(&mut ebpf, &types);
+        drop(types);
+        let mut capabilities = capability::ruled_out(&facts, options.kprobes, decision);
+        let targets = skeleton::build(&facts.anchors())?;
+        capability::try_all(&mut ebpf, &targets, &mut capabilities);
+        require(&capabilities)?;
+        let missing = |name: &str| ProbeError::Abi {
+            reason: format!("no map {name}"),
+        };
+        let ring = ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
+        Ok(Self {
+            ring: RingBuf::try_from(ring).map_err(|e| ProbeError::Object {
+                reason: e.to_string(),
+            })?,
+            edges: EdgeReader::new(ebpf.take_map("EDGES"), "EDGES")?,
+            overflow: EdgeReader::new(ebpf.take_map("OVERFLOW"), "OVERFLOW")?,
+            sweeper: Sweeper::new(ebpf.map("AWAIT_STATES"), ebpf.map("AWAIT_SLOTS"))?,
+            ebpf,
+            capabilities,
+            options: *options,
+            clock: Anchor::now(),
+            waiting: Vec::new(),
+            events: 0,
+            malformed: 0,
+            programs: Vec::new(),
+            sampling: None,
+        })
+    }
+
+    /// What is seen on this kernel and what is not. `limits` is left empty for other sources.
+    #[must_use]
+    pub fn coverage(&self) -> Coverage {
+        let steps = plan(&self.capabilities);
+        let signals = SIGNALS
+            .iter()
+            .map(|info| signal_coverage(info, steps.get(&info.id)))
+            .collect();
+        Coverage {
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+                .map(|release| release.trim().to_owned())
+                .unwrap_or_default(),
+            signals,
+            limits: Vec::new(),
+        }
+    }
+
+    /// Readable when [`Probes::read_signals`] has something to tell.
+    #[must_use]
+    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring buffer's own descriptor, which lives as long as `self`.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
+    /// Hands over everything told since the last call, oldest first within its source.
+    /// Call it when [`Probes::ring_fd`] is readable, and after `drain` and `sweep`.
+    pub fn read_signals(&mut self, mut tell: impl FnMut(Time, Signal)) {
+        for (at_ns, signal) in self.waiting.drain(..) {
+            tell(self.clock.time(at_ns), signal);
+        }
+        while let Some(record) = self.ring.next() {
+            self.events += 1;
+            let event = Event::from_bytes(&record).ok();
+            match event.and_then(|e| Some((e.at_ns, decode::signal(&e)?))) {
+                Some((at_ns, signal)) => tell(self.clock.time(at_ns), signal),
+                None => self.malformed += 1,
+            }
+        }
+    }
+
+    /// What is new on every edge since the last call, [`Probes::sweep`] included.
+    /// Meant for once a second.
+    ///
+    /// # Errors
+    /// [`ProbeError::System`] if the edge map cannot be read.
+    pub fn drain(&mut self) -> Result<Vec<EdgeDelta>, ProbeError> {
+        let mut deltas = Vec::new();
+        self.edges.drain(&mut deltas)?;
+        self.overflow.drain(&mut deltas)?;
+        deltas.extend(self.sweep());
+        Ok(deltas)
+    }
+
+    /// Settles established connections that came out nowhere. Meant for every 250 ms.
+    pub fn sweep(&mut self) -> Vec<EdgeDelta> {
+        self.sweeper.sweep(&self.edges, &mut self.waiting)
+    }
+
+    /// Attaches what could not be attached before because its module was missing; true if
+    /// coverage changed. Cheap enough for every second.
+    pub fn attach_late(&mut self) -> bool {
+        if !self.wants_decision() || !late::module_loaded() {
+            return false;
+        }
+        let Ok(types) = Types::kernel() else {
+            return false;
+        };
+        let before = self.capabilities.clone();
+        match late::provide_offsets(&mut self.ebpf, &types) {
+            Ok(()) => self.retry_decision(&types),
+            Err(reason) => {
+                capability::rule_out_signal(&mut self.capabilities, SignalId::Decision, &reason);
+            }
+        }
+        before != self.capabilities
+    }
+
+    /// Whether NAT's decision is missing for want of its module.
+    fn wants_decision(&self) -> bool {
+        self.options.kprobes
+            && CATALOGUE
+                .iter()
+                .filter(|v| v.signal == SignalId::Decision)
+                .any(|v| match self.capabilities.get(v.program) {
+                    Some(Err(reason)) => reason.contains("not loaded yet"),
+                    _ => false,
+                })
+    }
+
+    fn retry_decision(&mut self, types: &Types<'_>) {
+        for variant in CATALOGUE.iter().filter(|v| v.signal == SignalId::Decision) {
+            self.capabilities.remove(variant.program);
+        }
+        if let Ok(targets) = skeleton::build(&Facts::read(types).anchors()) {
+            capability::try_all(&mut self.ebpf, &targets, &mut self.capabilities);
+        }
+    }
+
+    /// The kernel side's account since the start.
+    #[must_use]
+    pub fn stats(&self) -> AgentStats {
+        let mut losses = stats::counters(&self.ebpf);
+        for (at, count) in [
+            ("skipped_runs", stats::skipped_runs(&self.ebpf)),
+            (
+                "malformed_record",
+                self.malformed + self.sweeper.malformed(),
+            ),
+        ] {
+            losses.push(Loss {
+                at: at.to_owned(),
+                count,
+            });
+        }
+        let (waiting, places) = self.sweeper.fill();
+        let used = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        AgentStats {
+            events: self.events,
+            losses,
+            maps: vec![
+                ("edges".into(), used(self.edges.len()), 16_384),
+                ("edges_overflow".into(), used(self.overflow.len()), 1_024),
+                ("awaiting_arrival".into(), waiting, places),
+            ],
+            programs: self.programs.clone(),
+        }
+    }
+
+    /// Switches the kernel's run statistics on (they cost every program a little).
+    ///
+    /// # Errors
+    /// [`ProbeError::System`] if the kernel has none.
+    pub fn start_sample(&mut self) -> Result<(), ProbeError> {
+        self.sampling = Some(stats::enable()?);
+        Ok(())
+    }
+
+    /// Reads the run statistics into [`Probes::stats`] and switches them off again.
+    pub fn end_sample(&mut self) {
+        if self.sampling.take().is_some() {
+            self.programs = stats::programs(&self.ebpf);
+        }
+    }
+}
+
+fn require(capabilities: &Capabilities) -> Result<(), ProbeError> {
+    let steps = plan(capabilities);
+    for info in SIGNALS.iter().filter(|info| info.required) {
+        if let Some(Step::Missing(reasons)) = steps.get(&info.id) {
+            return Err(ProbeError::Required {
+                signal: info.name.to_owned(),
+                reasons: reasons.join("\n"),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn signal_coverage(info: &SignalInfo, step: Option<&Step>) -> SignalCoverage {
+    let first = CATALOGUE.iter().find(|v| v.signal == info.id);
+    let (used, reason) = match step {
+        Some(Step::Use(variant)) => (Some(variant), String::new()),
+        Some(Step::Missing(reasons)) => (None, reasons.join("; ")),
+        Some(Step::Try(_)) | None => (None, "not tried".to_owned()),
+    };
+    SignalCoverage {
+        signal: info.name.to_owned(),
+        variant: used.map(|v| v.mechanism.as_str().to_owned()),
+        target: used
+            .or(first)
+            .map(|v| v.targets.join(", "))
+            .unwrap_or_default(),
+        without_it: info.without_it.to_owned(),
+        reason,
+        required: info.required,
+    }
+}
