@@ -22,6 +22,7 @@ use crate::actor::connect::Tally;
 use crate::place::Place;
 use crate::process::{self, Running};
 use crate::rules;
+use crate::sidecar;
 use crate::spec::{Action, Connect, Family, Outcome, Scenario, SignalAction};
 use crate::world::{self, World};
 
@@ -83,7 +84,7 @@ impl<'a> Stage<'a> {
             let pause = process::pause(self.world, pod)?;
             self.keep(pause);
             if pod.spec.proxy.start.0 {
-                let proxy = process::proxy(self.world, self.scenario, pod, self.envoy)?;
+                let proxy = sidecar::start_of(self.world, self.scenario, pod, self.envoy)?;
                 proxy.into_iter().for_each(|proxy| self.keep(proxy));
             }
             for spec in pod.spec.process.iter().filter(|spec| spec.start.0) {
@@ -158,7 +159,7 @@ impl<'a> Stage<'a> {
         let (pod, name) = path.split_once('/').context("a process is POD/PROCESS")?;
         let pod = self.world.pod(pod)?;
         let running = if name == "proxy" {
-            process::proxy(self.world, self.scenario, pod, self.envoy)?
+            sidecar::start_of(self.world, self.scenario, pod, self.envoy)?
         } else {
             let spec = pod.spec.process.iter().find(|spec| spec.name == name);
             let spec = spec.with_context(|| format!("there is no process `{path}`"))?;

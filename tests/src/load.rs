@@ -234,3 +234,77 @@ fn find_process(scenario: &Scenario, path: &str) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+mod tests {
+    use super::*;
+
+    fn corpus() -> Vec<Loaded> {
+        folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")).unwrap()
+    }
+
+    const SMALL: &str =
+        "name = \"x\"\ndescription = \"\"\n[[pod]]\nname = \"a\"\nmesh = \"istio\"\n";
+
+    fn refused(text: &str) -> String {
+        let checked = expand(text).and_then(|all| all.iter().try_for_each(|(_, s)| validate(s)));
+        format!("{:#}", checked.unwrap_err())
+    }
+
+    #[test]
+    fn the_corpus_is_well_formed() {
+        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings");
+        for loaded in corpus() {
+            let scenario = &loaded.scenario;
+            let id = &loaded.id;
+            assert_eq!(
+                loaded.file.file_stem().unwrap().to_str().unwrap(),
+                scenario.name
+            );
+            let tagged = |tag: &str| scenario.tags.iter().any(|known| known == tag);
+            assert!(
+                tagged("healthy") != tagged("broken") || tagged("demo"),
+                "{id}: one of the tags healthy, broken"
+            );
+            assert_eq!(
+                tagged("healthy"),
+                scenario.expect.is_empty(),
+                "{id}: a healthy scenario expects nothing"
+            );
+            for expect in &scenario.expect {
+                assert!(
+                    pages.join(format!("{}.md", expect.code)).is_file(),
+                    "{id}: no page for {}",
+                    expect.code
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_matrix_expands() {
+        let text = format!(
+            "{SMALL}families = [\"{{family}}\"]\n[matrix]\nbackend = [\"legacy\", \"nft\"]\nfamily = [\"ipv6\"]\n"
+        );
+        let all = expand(&text).unwrap();
+        assert_eq!(all[0].0, "x/legacy/ipv6");
+        assert_eq!(all[1].1.pod[0].families, Some(vec![Family::Ipv6]));
+        assert_eq!(all[1].1.backend, Backend::Nft);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        assert!(refused(&format!("{SMALL}colour = 1\n")).contains("colour"));
+        assert!(
+            refused(&format!("{SMALL}[[expect]]\npod = \"b\"\ncode = \"x\"\n"))
+                .contains("no pod `b`")
+        );
+        let connect = format!("{SMALL}[[action]]\nconnect = {{ from = \"a\", to = \"b:80\" }}\n");
+        assert!(refused(&connect).contains("no pod `b`"));
+        let connect = format!("{SMALL}[[action]]\nconnect = {{ from = \"a\", to = \"a\" }}\n");
+        assert!(refused(&connect).contains("no port"));
+        let stop = format!("{SMALL}[[action]]\nstop = \"a/web\"\n");
+        assert!(refused(&stop).contains("no process `web`"));
+    }
+}

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::Serialize;
 
 use crate::actions::{self, Stage};
-use crate::agent::{Agent, Finding, Recipe};
+use crate::agent::{Agent, Recipe};
+use crate::judge::{Seen, codes, fact, judge};
 use crate::load::Loaded;
-use crate::spec::{AgentStart, Check, Counter, Requirement, Scenario};
+use crate::spec::{AgentStart, Requirement, Scenario};
 use crate::world::{self, World};
 
 /// Between two looks at the findings.
@@ -88,12 +89,6 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
             )),
             _ => None,
         })
-}
-
-/// Seen findings, each with the time of its first sight.
-#[derive(Debug, Default)]
-struct Seen {
-    all: Vec<(Instant, Finding)>,
 }
 
 /// Runs one scenario.
@@ -246,154 +241,6 @@ fn watch(stage: &Stage<'_>, agent: &Agent, seen: &mut Seen) -> Result<()> {
         stage.sleep(POLL);
     }
     Ok(())
-}
-
-fn judge(stage: &Stage<'_>, seen: &Seen, report: &mut Report) {
-    let scenario = stage.scenario;
-    let start = stage.affected.unwrap_or_else(Instant::now);
-    let mut latest = None;
-    for expect in &scenario.expect {
-        match seen.first(&expect.pod, &expect.code) {
-            Some((at, finding)) => {
-                report.found.push(expect.code.clone());
-                let seconds = at.saturating_duration_since(start).as_secs_f64();
-                latest = Some(seconds.max(latest.unwrap_or(0.0)));
-                let text = serde_json::to_string(finding).unwrap_or_default();
-                for words in expect
-                    .says
-                    .iter()
-                    .filter(|words| !text.contains(words.as_str()))
-                {
-                    report.problems.push(format!(
-                        "{} of pod {} does not say `{words}`",
-                        expect.code, expect.pod
-                    ));
-                }
-            }
-            None => report
-                .problems
-                .push(format!("missed: {} of pod {}", expect.code, expect.pod)),
-        }
-    }
-    report.found = codes(report.found.iter());
-    report.seconds_to_detect = latest.map(|seconds| (seconds * 1000.0).round() / 1000.0);
-    if let Some(seconds) = latest.filter(|seconds| *seconds > scenario.detect_within) {
-        report.problems.push(format!(
-            "found after {seconds:.1} s, later than {} s",
-            scenario.detect_within
-        ));
-    }
-    let wrong: Vec<&Finding> = seen
-        .all
-        .iter()
-        .map(|(_, finding)| finding)
-        .filter(|finding| is_unexpected(stage, finding))
-        .collect();
-    for finding in &wrong {
-        let pod = finding.pod.as_ref().map_or("the agent", |pod| &pod.name);
-        let summary = finding
-            .rest
-            .get("summary")
-            .and_then(|value| value.as_str())
-            .unwrap_or_default();
-        report
-            .problems
-            .push(format!("unexpected: {} of {pod}: {summary}", finding.code));
-    }
-    report.unexpected = codes(wrong.iter().map(|finding| &finding.code));
-}
-
-fn is_unexpected(stage: &Stage<'_>, finding: &Finding) -> bool {
-    let scenario = stage.scenario;
-    let pod = match &finding.pod {
-        None => None,
-        Some(key) => {
-            // A pod of the node without manifest is ours if its name carries the run's id.
-            let ours = scenario
-                .pod
-                .iter()
-                .any(|pod| pod.name == key.name && pod.namespace == key.namespace);
-            if !ours && !key.name.contains(&stage.world.id) {
-                return false;
-            }
-            Some(key.name.as_str())
-        }
-    };
-    let expected = scenario
-        .expect
-        .iter()
-        .any(|expect| expect.code == finding.code && Some(expect.pod.as_str()) == pod);
-    let allowed = scenario.allow.iter().any(|allow| {
-        allow.code == finding.code && (allow.pod.is_none() || allow.pod.as_deref() == pod)
-    });
-    !expected && !allowed
-}
-
-/// Compares a counter of the harness's own processes with what the scenario says.
-fn fact(stage: &Stage<'_>, check: &Check) -> Result<()> {
-    let running = stage
-        .running
-        .get(&check.process)
-        .ok_or_else(|| anyhow!("process `{}` does not run", check.process))?;
-    let key = match check.counter {
-        Counter::Outbound => "outbound",
-        Counter::Inbound => "inbound",
-        Counter::Served => "served",
-        Counter::Dialed => "dialed",
-        Counter::DialFailed => "dial_failed",
-    };
-    let counters = running.counters();
-    let value = counters
-        .get(key)
-        .and_then(serde_json::Value::as_u64)
-        .unwrap_or(0);
-    if check.min.is_some_and(|min| value < min) || check.max.is_some_and(|max| value > max) {
-        bail!(
-            "the world is not as described: {} counted {key} = {value}, wanted {}..{}",
-            check.process,
-            check.min.unwrap_or(0),
-            check.max.map_or_else(String::new, |max| max.to_string())
-        );
-    }
-    Ok(())
-}
-
-impl Seen {
-    fn look(&mut self, agent: &Agent) -> Result<()> {
-        let now = Instant::now();
-        for finding in agent.findings()? {
-            let known = self
-                .all
-                .iter_mut()
-                .find(|(_, known)| known.code == finding.code && known.pod == finding.pod);
-            match known {
-                // Its evidence grows.
-                Some((_, known)) => *known = finding,
-                None => self.all.push((now, finding)),
-            }
-        }
-        Ok(())
-    }
-
-    fn first(&self, pod: &str, code: &str) -> Option<&(Instant, Finding)> {
-        self.all.iter().find(|(_, finding)| {
-            finding.code == code && finding.pod.as_ref().is_some_and(|key| key.name == pod)
-        })
-    }
-
-    fn complete(&self, scenario: &Scenario) -> bool {
-        scenario
-            .expect
-            .iter()
-            .all(|expect| self.first(&expect.pod, &expect.code).is_some())
-    }
-}
-
-fn codes<'a>(all: impl Iterator<Item = &'a String>) -> Vec<String> {
-    let mut codes: Vec<String> = all.cloned().collect();
-    codes.sort();
-    codes.dedup();
-    codes
 }
 
 fn details(stage: &Stage<'_>, agent: Option<&Agent>, seen: &Seen) -> String {

@@ -315,10 +315,13 @@ fn tell_report(options: &Options, loaded: &Loaded, report: &Report) {
         eprintln!("      {problem}");
     }
     eprintln!("{}", report.details);
+    let what = if options.file.is_empty() {
+        report.scenario.clone()
+    } else {
+        format!("--file {}", loaded.file.display())
+    };
     eprintln!(
-        "      to run it again: cargo xtask scenario run --file {} --kernel {} --keep   (this was {})",
-        loaded.file.display(),
-        report.kernel,
-        report.scenario
+        "      to run it again: cargo xtask scenario run {what} --kernel {}",
+        report.kernel
     );
 }

@@ -12,6 +12,7 @@ mod cache;
 mod lint;
 mod paths;
 mod process;
+mod scenario;
 mod setup;
 mod vm;
 
@@ -36,6 +37,8 @@ enum Command {
     Lint(lint::Options),
     /// Boot a kernel of the test matrix and run a command in it
     Vm(vm::Options),
+    /// Run scenarios: a small world, the agent, and the one right answer
+    Scenario(scenario::Options),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Command::Build(options) => build::run(&options),
         Command::Lint(options) => lint::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Scenario(options) => scenario::run(&options),
     };
     match result {
         Ok(code) => code,
