@@ -4,6 +4,8 @@
 //! answers every mistake with JSON that says what to do. Handlers only read a [`View`];
 //! none waits for the event loop, so a stuck loop is seen in `/healthz`, not as a timeout.
 
+mod bounded;
+
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -16,6 +18,7 @@ use axum::{
 use serde::Serialize;
 use tokio::net::TcpListener;
 
+use self::bounded::Bounded;
 use super::{
     View,
     api::{self, ApiError, EdgeFilter, FindingFilter, PodFilter, Readiness},
@@ -25,6 +28,12 @@ use super::{
 /// A board older than this means that the event loop hangs: one is drawn every second, and
 /// loading the probes at start takes a few seconds on a slow machine.
 const STALE: Duration = Duration::from_secs(15);
+
+/// Scrapers, probes and a few people; far below the usual limit of 1024 file descriptors.
+const MOST_CONNECTIONS: usize = 64;
+
+/// Longer than between two scrapes on one connection, usually 15 or 30 s.
+const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
 /// Everything served.
 const PATHS: &str =
@@ -79,6 +88,7 @@ pub async fn serve(
     view: View,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let listener = Bounded::new(listener, MOST_CONNECTIONS, LONGEST_SILENCE);
     axum::serve(listener, router(view))
         .with_graceful_shutdown(stop)
         .await

@@ -216,3 +216,37 @@ async fn a_foreign_address_is_named() {
         "{error:?}"
     );
 }
+
+/// Serves with these bounds and says where.
+async fn start_bounded(connections: usize, silence: Duration) -> SocketAddr {
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let bounded = Bounded::new(listener, connections, silence);
+    tokio::spawn(
+        async move { axum::serve(bounded, router(fixture::view(fixture::board()))).await },
+    );
+    addr
+}
+
+#[tokio::test]
+async fn silent_clients_are_closed_and_make_room() {
+    let addr = start_bounded(1, Duration::from_millis(20)).await;
+    let silent = tokio::net::TcpStream::connect(addr).await.unwrap();
+    // The only place is taken: this answer comes once the silent client has lost it.
+    let status = spawn_blocking(move || {
+        let agent: ureq::Agent = ureq::Agent::config_builder().proxy(None).build().into();
+        agent
+            .get(format!("http://{addr}/healthz"))
+            .call()
+            .unwrap()
+            .status()
+            .as_u16()
+    });
+    assert_eq!(status.await.unwrap(), 200);
+    silent.readable().await.unwrap();
+    assert_eq!(
+        silent.try_read(&mut [0; 1]).unwrap(),
+        0,
+        "closed by the server"
+    );
+}
