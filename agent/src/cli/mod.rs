@@ -12,6 +12,7 @@ mod explain;
 mod findings;
 mod pods;
 pub mod profiles;
+mod replay;
 mod report;
 mod text;
 
@@ -45,6 +46,8 @@ pub enum Command {
     Pods(pods::Options),
     /// Tell what a finding's code means and what to do about it.
     Explain(explain::Options),
+    /// Run a recording (`sidestep agent --record FILE`) through the engine and show what it finds.
+    Replay(replay::Options),
     /// Print the completions of a shell.
     Completions(completions::Options),
 }
@@ -65,6 +68,7 @@ pub fn run(
         Command::Findings(options) => findings::run(&options),
         Command::Pods(options) => pods::run(&options),
         Command::Explain(options) => explain::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Completions(options) => completions::run(&options),
     }
 }
