@@ -130,7 +130,7 @@ fn edit(text: &str, rules: &Rules) -> Result<String> {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 mod tests {
     use super::*;
-    use crate::spec::Plus;
+    use crate::spec::pod::Plus;
 
     fn rules(without: &[&str], plus: Vec<Plus>) -> Rules {
         Rules {

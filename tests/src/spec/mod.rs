@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 
 mod action;
-mod pod;
+pub(crate) mod pod;
 
 pub(crate) use action::{Action, Connect, ConnectMode, Outcome, SignalAction};
 pub(crate) use pod::{
