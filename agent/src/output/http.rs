@@ -232,9 +232,6 @@ fn refuse(code: StatusCode, error: &str, place: &str, to_do: &str) -> Response {
     };
     (code, Json(body)).into_response()
 }
-<<<<<<< HEAD
 
 #[cfg(test)]
 mod tests;
-=======
->>>>>>> f149caf (probes: the tracepoint tier, delivering edges and signals)

@@ -65,9 +65,6 @@ impl Collector for BoardCollector {
         rows::coverage(&mut page, &board)
     }
 }
-<<<<<<< HEAD
 
 #[cfg(test)]
 mod tests;
-=======
->>>>>>> f149caf (probes: the tracepoint tier, delivering edges and signals)
