@@ -9,5 +9,6 @@ pub mod cluster;
 pub mod engine;
 pub mod mesh;
 pub mod model;
+pub mod node;
 pub mod output;
 pub mod probe;

@@ -1,0 +1,308 @@
+//! Looks at the node: which cgroups and network namespaces are there, and what belongs
+//! together.
+//!
+//! A look every other second must cost next to nothing, so it remembers: a container's
+//! namespace does not change once it runs, and is asked for again only now and then. The
+//! processes outside of any cgroup of interest matter for one thing only, namespaces that
+//! nothing else shows; reading all of them is the expensive part and done rarely.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use super::{
+    cgroup_name::CgroupName,
+    enter,
+    mounts::{self, Hierarchies, Mount},
+    netns::Namespaces,
+    refused::Refused,
+    snapshot::{CgroupState, Snapshot, diff},
+    tree::{self, Dir},
+};
+use crate::{
+    engine::Change,
+    model::{CgroupId, NetnsId},
+};
+
+/// A new cgroup or namespace is looked at in every scan: a runtime moves a process into its
+/// cgroup first and into its namespace later, and gives a namespace its addresses last.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Scans between two close looks at what is not young.
+const RARELY: u64 = 15;
+/// A container in the node's own namespace is believed after this: until then it is more
+/// likely one on its way into its pod's.
+const HOST_BELIEVED: Duration = Duration::from_millis(500);
+/// Set in the id of a cgroup that exists only in a v1 hierarchy: the kernel never reports it.
+const LEGACY_ID: u64 = 1 << 63;
+
+/// Where to look; for tests.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// procfs of the host's pid namespace.
+    pub proc: PathBuf,
+    /// Directories where namespaces are kept by name.
+    pub named: Vec<PathBuf>,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            proc: PathBuf::from("/proc"),
+            named: vec![
+                PathBuf::from("/run/netns"),
+                PathBuf::from("/run/docker/netns"),
+            ],
+        }
+    }
+}
+
+/// One look.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub now: Instant,
+    pub round: u64,
+    /// Also at what is not expected to change.
+    pub closely: bool,
+}
+
+impl Look {
+    pub(super) fn is_young(&self, since: Instant) -> bool {
+        self.now.duration_since(since) < YOUNG
+    }
+}
+
+/// What is remembered of the node.
+#[derive(Debug)]
+pub struct Scanner {
+    paths: Paths,
+    round: u64,
+    cgroups: BTreeMap<CgroupId, Seen>,
+    namespaces: Namespaces,
+    /// Directories in which new cgroups of containers appear.
+    parents: Vec<PathBuf>,
+    told: Snapshot,
+    limits: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    path: String,
+    name: CgroupName,
+    netns: Option<NetnsId>,
+    since: Instant,
+    round: u64,
+}
+
+impl Scanner {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(paths: Paths) -> Self {
+        Self {
+            namespaces: Namespaces::new(paths.clone()),
+            paths,
+            round: 0,
+            cgroups: BTreeMap::new(),
+            parents: Vec::new(),
+            told: Snapshot::default(),
+            limits: Vec::new(),
+        }
+    }
+
+    /// Looks at the node: what changed since the last look. `everything` also reads all
+    /// processes, to find what nothing else shows. Blocks on the kernel, for milliseconds.
+    pub fn scan(&mut self, now: Instant, everything: bool) -> Vec<Change> {
+        self.round += 1;
+        let look = Look {
+            now,
+            round: self.round,
+            closely: self.round % RARELY == 1,
+        };
+        let mut refused = Refused::default();
+        self.scan_cgroups(look, &mut refused);
+        self.namespaces
+            .scan(everything || look.closely, look, &mut refused);
+        let snapshot = Snapshot {
+            netns: self.namespaces.states(),
+            cgroups: self.states(now),
+            troubles: refused.told(),
+        };
+        let changes = diff(&self.told, &snapshot);
+        self.told = snapshot;
+        changes
+    }
+
+    /// What this node does not let the agent see, for [`crate::model::Coverage::limits`].
+    #[must_use]
+    pub fn limits(&self) -> &[String] {
+        &self.limits
+    }
+
+    /// Directories worth a notice when something appears in them.
+    pub fn parents(&self) -> impl Iterator<Item = &Path> {
+        self.paths
+            .named
+            .iter()
+            .chain(&self.parents)
+            .map(PathBuf::as_path)
+    }
+
+    /// All namespaces but the node's own, with a file through which each can be entered.
+    #[must_use]
+    pub fn places(&self) -> Vec<(NetnsId, PathBuf)> {
+        self.namespaces.places()
+    }
+
+    /// The namespaces found.
+    pub fn namespaces(&self) -> impl Iterator<Item = NetnsId> {
+        self.namespaces.ids()
+    }
+
+    /// The cgroups found, by the kernel's ids.
+    pub fn cgroups(&self) -> impl Iterator<Item = CgroupId> {
+        self.cgroups.keys().copied()
+    }
+
+    fn scan_cgroups(&mut self, look: Look, refused: &mut Refused) {
+        let table = fs::read_to_string(self.paths.proc.join("self/mountinfo")).unwrap_or_default();
+        let Hierarchies { unified, legacy } = mounts::hierarchies(&table);
+        self.parents.clear();
+        self.limits = limits(unified.as_ref(), legacy.as_ref());
+        if unified.is_none() && legacy.is_none() {
+            let text = "no cgroup hierarchy is mounted where the agent can read it: containers cannot be told apart. Mount the host's /sys/fs/cgroup into the agent's container";
+            refused.source("cgroups", text.to_owned());
+        }
+        let mut containers = BTreeSet::new();
+        for (dir, path, name) in self.found(unified.as_ref(), refused) {
+            containers.extend(name.container_id.clone());
+            self.see(CgroupId(dir.inode), &dir, path, name, look, refused);
+        }
+        for (dir, path, name) in self.found(legacy.as_ref(), refused) {
+            let shown = |id: &String| containers.contains(id);
+            if name.is_known() && !name.container_id.as_ref().is_some_and(shown) {
+                self.see(
+                    CgroupId(dir.inode | LEGACY_ID),
+                    &dir,
+                    path,
+                    name,
+                    look,
+                    refused,
+                );
+            }
+        }
+        self.cgroups.retain(|_, seen| seen.round == look.round);
+    }
+
+    /// All directories of a hierarchy, with their paths in it and what these say.
+    fn found(
+        &mut self,
+        mount: Option<&Mount>,
+        refused: &mut Refused,
+    ) -> Vec<(Dir, String, CgroupName)> {
+        let Some(Mount { path: root, .. }) = mount else {
+            return Vec::new();
+        };
+        let walk = tree::walk(root).unwrap_or_else(|error| {
+            let text = format!(
+                "{}: {error}: containers cannot be told apart. Let the agent read it",
+                root.display()
+            );
+            refused.source("cgroups", text);
+            tree::Walk::default()
+        });
+        if walk.cut {
+            let text = format!(
+                "{} has more cgroups than are looked at: connections of the rest are known by network namespace only",
+                root.display()
+            );
+            refused.source("cgroups", text);
+        }
+        let mut found = Vec::with_capacity(walk.dirs.len());
+        for dir in walk.dirs {
+            let below = dir.path.strip_prefix(root).unwrap_or(&dir.path);
+            let path = format!("/{}", below.display());
+            let name = CgroupName::parse(&path);
+            if name.container_id.is_none() {
+                self.parents.push(dir.path.clone());
+            }
+            found.push((dir, path, name));
+        }
+        found
+    }
+
+    fn see(
+        &mut self,
+        id: CgroupId,
+        dir: &Dir,
+        path: String,
+        name: CgroupName,
+        look: Look,
+        refused: &mut Refused,
+    ) {
+        let known = self.cgroups.get(&id).filter(|seen| seen.path == path);
+        let (since, before) = known.map_or((look.now, None), |seen| (seen.since, seen.netns));
+        let settled = before.filter(|_| !look.closely && !look.is_young(since));
+        let netns = settled
+            .or_else(|| self.netns_of(dir, look, refused))
+            .or(before);
+        if let Some(netns) = netns {
+            self.namespaces.refer(netns, look);
+        }
+        let seen = Seen {
+            path,
+            name,
+            netns,
+            since,
+            round: look.round,
+        };
+        self.cgroups.insert(id, seen);
+    }
+
+    fn netns_of(&mut self, dir: &Dir, look: Look, refused: &mut Refused) -> Option<NetnsId> {
+        for pid in tree::processes(&dir.path) {
+            if pid == 0 {
+                refused.foreign();
+                return None;
+            }
+            match enter::of_process(&self.paths.proc, pid) {
+                Ok(netns) => {
+                    self.namespaces.see_process(netns, pid, look);
+                    return Some(netns);
+                }
+                Err(error) => refused.link(&error),
+            }
+        }
+        None
+    }
+
+    /// Cgroups that have, or had, processes.
+    fn states(&self, now: Instant) -> BTreeMap<CgroupId, CgroupState> {
+        let host = self.namespaces.host();
+        let believed = |seen: &Seen, netns: NetnsId| {
+            Some(netns) != host
+                || !seen.name.is_known()
+                || now.duration_since(seen.since) >= HOST_BELIEVED
+        };
+        let state = |(id, seen): (&CgroupId, &Seen)| {
+            let netns = seen.netns?;
+            let state = CgroupState {
+                path: seen.path.clone(),
+                pod_uid: seen.name.pod_uid.clone(),
+                container_id: seen.name.container_id.clone(),
+                netns: Some(netns).filter(|netns| believed(seen, *netns)),
+            };
+            Some((*id, state))
+        };
+        self.cgroups.iter().filter_map(state).collect()
+    }
+}
+
+fn limits(unified: Option<&Mount>, legacy: Option<&Mount>) -> Vec<String> {
+    match (unified, legacy) {
+        (None, Some(_)) => vec!["no cgroup v2 hierarchy is mounted: whose socket it is, is known by network namespace and user only, not by container. Mount it (mount -t cgroup2 none /sys/fs/cgroup/unified)".to_owned()],
+        (Some(mount), _) if !mount.whole => vec![format!("{} shows only a part of the cgroup hierarchy: containers outside of it are not known. Mount the host's /sys/fs/cgroup into the agent's container", mount.path.display())],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,306 @@
+//! The thread that looks at the node, and the handle by which the agent holds it.
+//!
+//! A thread and not tasks: everything here blocks, and nothing here may be delayed by the
+//! event loop. It waits for a notice (something appeared), for a request (the kernel told of
+//! somebody unknown), or for the time of the next scan or sample.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::eventfd::{EfdFlags, EventFd},
+};
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{
+    enter, netns,
+    notice::Notices,
+    queues,
+    sampling::Sampling,
+    scanner::{Paths, Scanner},
+    schedule::{Known, Schedule},
+};
+use crate::{
+    engine::{Change, Input},
+    model::{CgroupId, NetnsId},
+};
+
+/// Time between two tries to send while the channel is full.
+const FULL: Duration = Duration::from_millis(2);
+/// Name of the accept queues as a source in [`Change::Source`].
+const QUEUES: &str = "queues";
+
+/// How to look at the node.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where to look.
+    pub paths: Paths,
+    /// Time between two scans without a notice.
+    pub scan_every: Duration,
+    /// Time between two rounds of accept queues.
+    pub sample_every: Duration,
+    /// Most namespaces whose accept queues are looked at in one round.
+    pub samples: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            paths: Paths::default(),
+            scan_every: Duration::from_secs(2),
+            sample_every: Duration::from_secs(1),
+            samples: 32,
+        }
+    }
+}
+
+/// Holds the thread; dropping it ends the thread.
+#[derive(Debug)]
+pub struct NodeHandle {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    wake: EventFd,
+    stop: AtomicBool,
+    everything: AtomicBool,
+    known: Mutex<Known>,
+    limits: Mutex<Vec<String>>,
+}
+
+impl NodeHandle {
+    /// The kernel told of this namespace and cgroup. If nobody knows them, they are looked for
+    /// at once; if they are not found, not again for a while. Cheap, never blocks on a scan.
+    pub fn seen(&self, netns: NetnsId, cgroup: CgroupId) {
+        let mut known = self
+            .shared
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if known.is_worth_a_look(netns, cgroup, Instant::now()) {
+            drop(known);
+            self.shared.everything.store(true, Ordering::Relaxed);
+            self.shared.ring();
+        }
+    }
+
+    /// What this node does not let the agent see, for [`crate::model::Coverage::limits`];
+    /// empty before the first scan.
+    #[must_use]
+    pub fn limits(&self) -> Vec<String> {
+        let limits = self.shared.limits.lock();
+        limits.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Shared {
+    fn ring(&self) {
+        // Full means that it rings already.
+        let _ = self.wake.write(1);
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for NodeHandle {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.ring();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts to look at the node and sends what is found, the whole picture first. Waits while
+/// the channel is full; ends when nobody receives any more or the handle is dropped.
+///
+/// # Errors
+/// The thread could not be started.
+pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHandle> {
+    let shared = Arc::new(Shared {
+        wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+        stop: AtomicBool::new(false),
+        everything: AtomicBool::new(false),
+        known: Mutex::new(Known::default()),
+        limits: Mutex::new(Vec::new()),
+    });
+    let work = Work {
+        scanner: Scanner::new(options.paths.clone()),
+        notices: Notices::new()
+            .inspect_err(|error| tracing::warn!(%error, "inotify cannot be used: new pods are seen after up to two seconds"))
+            .ok(),
+        sampling: Sampling::default(),
+        sampling_trouble: None,
+        inputs,
+        shared: Arc::clone(&shared),
+        options,
+    };
+    let thread = thread::Builder::new()
+        .name("node".to_owned())
+        .spawn(move || work.run())?;
+    Ok(NodeHandle {
+        shared,
+        thread: Some(thread),
+    })
+}
+
+struct Work {
+    options: Options,
+    scanner: Scanner,
+    notices: Option<Notices>,
+    sampling: Sampling,
+    sampling_trouble: Option<String>,
+    inputs: mpsc::Sender<Input>,
+    shared: Arc<Shared>,
+}
+
+/// Nobody listens any more.
+struct Closed;
+
+impl Work {
+    fn run(mut self) {
+        let mut scans = Schedule::new(Instant::now());
+        let mut sample_at = Instant::now();
+        while !self.shared.stopped() {
+            let now = Instant::now();
+            let done = match (scans.is_due(now), now >= sample_at) {
+                (true, _) => self.scan(&mut scans),
+                (false, true) => {
+                    sample_at = now + self.options.sample_every;
+                    self.sample()
+                }
+                (false, false) => {
+                    self.wait(scans.next.min(sample_at), &mut scans);
+                    Ok(())
+                }
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn scan(&mut self, scans: &mut Schedule) -> Result<(), Closed> {
+        let started = Instant::now();
+        let everything = self.shared.everything.swap(false, Ordering::Relaxed);
+        let changes = self.scanner.scan(started, everything);
+        let new = match &mut self.notices {
+            Some(notices) => notices.watch(self.scanner.parents()),
+            None => false,
+        };
+        self.share();
+        let end = Instant::now();
+        scans.done(started, end, self.options.scan_every);
+        // What appeared in a directory before it was watched gave no notice.
+        if new {
+            scans.notice(end);
+        }
+        self.tell(changes.into_iter().map(Input::Change))
+    }
+
+    fn share(&self) {
+        let known = self.shared.known.lock();
+        known
+            .unwrap_or_else(PoisonError::into_inner)
+            .learn(&self.scanner);
+        let limits = self.shared.limits.lock();
+        let mut limits = limits.unwrap_or_else(PoisonError::into_inner);
+        if *limits != self.scanner.limits() {
+            *limits = self.scanner.limits().to_vec();
+        }
+    }
+
+    fn sample(&mut self) -> Result<(), Closed> {
+        let places = self
+            .sampling
+            .next(self.scanner.places(), self.options.samples);
+        let mut trouble = None;
+        let mut news = Vec::new();
+        for (netns, found) in enter::visit(&places, queues::listening) {
+            match found {
+                Ok(queues) if self.sampling.note(netns, &queues) => {
+                    news.push(Input::Queues { netns, queues });
+                }
+                Ok(_) => {}
+                // The namespace went away.
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && is_gone(&places, netns) => {}
+                Err(error) => trouble = Some(sampling_trouble(&error)),
+            }
+        }
+        if trouble != self.sampling_trouble && !places.is_empty() {
+            self.sampling_trouble.clone_from(&trouble);
+            news.push(Input::Change(Change::Source {
+                source: QUEUES.to_owned(),
+                trouble,
+            }));
+        }
+        self.tell(news)
+    }
+
+    fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {
+        for mut input in inputs {
+            while let Err(error) = self.inputs.try_send(input) {
+                match error {
+                    TrySendError::Full(back) if !self.shared.stopped() => input = back,
+                    _ => return Err(Closed),
+                }
+                thread::sleep(FULL);
+            }
+        }
+        if self.inputs.is_closed() {
+            Err(Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn wait(&mut self, until: Instant, scans: &mut Schedule) {
+        let time = until.saturating_duration_since(Instant::now());
+        let time =
+            PollTimeout::try_from(time + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let mut fds = vec![PollFd::new(self.shared.wake.as_fd(), PollFlags::POLLIN)];
+        fds.extend(
+            self.notices
+                .as_ref()
+                .map(|n| PollFd::new(n.as_fd(), PollFlags::POLLIN)),
+        );
+        if poll(&mut fds, time).is_err() {
+            return;
+        }
+        let asked = self.shared.wake.read().is_ok();
+        let noticed = self.notices.as_mut().is_some_and(Notices::take);
+        if asked || noticed {
+            scans.notice(Instant::now());
+        }
+    }
+}
+
+fn is_gone(places: &[(NetnsId, std::path::PathBuf)], netns: NetnsId) -> bool {
+    let place = places.iter().find(|(id, _)| *id == netns);
+    let now = place.and_then(|(_, path)| enter::inode(&std::fs::metadata(path).ok()?));
+    now != Some(netns)
+}
+
+fn sampling_trouble(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => netns::not_entered(error),
+        _ => format!(
+            "accept queues cannot be read ({error}): a proxy that does not accept is not seen. Load the kernel modules inet_diag and tcp_diag"
+        ),
+    }
+}

@@ -1,0 +1,305 @@
+//! The node's own identity on a real kernel: network namespaces, cgroups, accept queues.
+//! Needs root; whatever it makes is called `ss-node-…` and taken away again.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is the test's failure"
+)]
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use sidestep::{
+    engine::{Change, Input},
+    model::NetnsId,
+    node::{self, Paths, Scanner},
+};
+use tokio::sync::mpsc;
+
+const UID: &str = "0f9e7a7c-1b2d-4c3e-8f4a-5b6c7d8e9f00";
+
+/// A pod by hand: a named namespace with addresses, and a cgroup as a kubelet makes them.
+struct Pod {
+    name: String,
+    cgroup: Option<PathBuf>,
+    processes: Vec<Child>,
+}
+
+fn run(line: &str) {
+    let mut words = line.split(' ');
+    let status = Command::new(words.next().unwrap())
+        .args(words)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{line}");
+}
+
+/// The root of a v2 hierarchy in which cgroups can be made.
+fn unified() -> Option<PathBuf> {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    roots
+        .into_iter()
+        .find(|root| root.join("cgroup.controllers").exists())
+}
+
+impl Pod {
+    fn new(name: &str) -> Self {
+        let name = format!("ss-node-{name}-{}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip -n {name} link set lo up"));
+        Self {
+            name,
+            cgroup: None,
+            processes: Vec::new(),
+        }
+    }
+
+    fn container_id(&self) -> String {
+        let digits = self.name.bytes().map(|byte| format!("{byte:02x}"));
+        format!("{:0<64}", digits.collect::<String>())
+            .chars()
+            .take(64)
+            .collect()
+    }
+
+    fn addresses(&self) {
+        run(&format!("ip -n {} addr add 10.77.1.5/32 dev lo", self.name));
+        run(&format!("ip -n {} addr add fd77::5/128 dev lo", self.name));
+    }
+
+    /// Runs a program in the pod's namespace and, where there is a v2 hierarchy, in its cgroup.
+    fn start(&mut self, program: &str) {
+        let mut enter = String::new();
+        if let Some(root) = unified() {
+            let below = format!(
+                "{}-kubepods/besteffort/pod{UID}/{}",
+                self.name,
+                self.container_id()
+            );
+            let dir = root.join(below);
+            fs::create_dir_all(&dir).unwrap();
+            enter = format!("echo $$ > {}/cgroup.procs && ", dir.display());
+            self.cgroup = Some(dir);
+        }
+        let script = format!("{enter}exec ip netns exec {} {program}", self.name);
+        let child = Command::new("sh")
+            .args(["-c", &script])
+            .stdout(Stdio::null())
+            .spawn();
+        self.processes.push(child.unwrap());
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.name)
+    }
+
+    fn netns(&self) -> NetnsId {
+        let meta = fs::metadata(self.path()).unwrap();
+        NetnsId(
+            std::os::unix::fs::MetadataExt::ino(&meta)
+                .try_into()
+                .unwrap(),
+        )
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        for child in &mut self.processes {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // From the container's directory up to the pod's own tree.
+        for dir in self.cgroup.iter().flat_map(|dir| dir.ancestors().take(4)) {
+            let _ = fs::remove_dir(dir);
+        }
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: making namespaces and cgroups needs root");
+    }
+    root
+}
+
+/// Scans until a change is the one wanted.
+fn scan_for<T>(scanner: &mut Scanner, wanted: impl Fn(&Change) -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        let changes = scanner.scan(Instant::now(), false);
+        if let Some(found) = changes.iter().find_map(&wanted) {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("not found in 10 s");
+}
+
+#[test]
+fn a_pod_is_known_by_its_namespace_its_cgroup_and_its_addresses() {
+    if !is_root() {
+        return;
+    }
+    let mut pod = Pod::new("scan");
+    let netns = pod.netns();
+    let mut scanner = Scanner::new(Paths::default());
+    let named = |change: &Change| match change {
+        Change::Netns {
+            netns: id,
+            paths,
+            host,
+            addresses,
+        } if *id == netns => Some((paths.clone(), *host, addresses.clone())),
+        _ => None,
+    };
+    // Known by its name alone, without a process, and its addresses as soon as it has some.
+    assert_eq!(
+        scan_for(&mut scanner, named),
+        (vec![pod.path()], false, vec![])
+    );
+    pod.addresses();
+    let expected: Vec<IpAddr> = vec!["10.77.1.5".parse().unwrap(), "fd77::5".parse().unwrap()];
+    assert_eq!(scan_for(&mut scanner, named).2, expected);
+    pod.start("sleep 1000");
+    if let Some(dir) = &pod.cgroup {
+        let inode = std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir).unwrap());
+        let id = pod.container_id();
+        let cgroup = scan_for(&mut scanner, |change| match change {
+            Change::Cgroup {
+                cgroup,
+                pod_uid,
+                container_id,
+                netns: Some(found),
+                ..
+            } if container_id.as_ref() == Some(&id) && *found == netns => {
+                assert_eq!(pod_uid.as_deref(), Some(UID));
+                Some(*cgroup)
+            }
+            _ => None,
+        });
+        assert_eq!(cgroup.0, inode);
+    }
+    let again = scanner.scan(Instant::now(), false);
+    let ours = again.iter().filter(|change| named(change).is_some());
+    assert_eq!(ours.count(), 0, "nothing changed");
+    drop(pod);
+    let gone = |change: &Change| (*change == Change::NetnsGone(netns)).then_some(());
+    scan_for(&mut scanner, gone);
+}
+
+#[test]
+fn a_namespace_is_not_kept_alive_by_looking_at_it() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new("alive");
+    let (netns, name) = (pod.netns(), pod.name.clone());
+    run(&format!("ip link add {name}a type veth peer name {name}b").replace("ss-node-alive", "ss"));
+    let peer = format!("{name}b").replace("ss-node-alive", "ss");
+    run(&format!("ip link set {peer} netns {name}"));
+    let (sender, mut inputs) = mpsc::channel(4096);
+    let handle = node::spawn(node::Options::default(), sender).unwrap();
+    wait_for(&mut inputs, |input| {
+        matches!(input, Input::Change(Change::Netns { netns: id, .. }) if *id == netns)
+            .then_some(())
+    });
+    // Long enough for several rounds of samples.
+    std::thread::sleep(Duration::from_millis(2500));
+    drop(pod);
+    // The kernel takes the namespace apart in its own time; its interfaces go with it.
+    let until = Instant::now() + Duration::from_secs(5);
+    let near = format!(
+        "/sys/class/net/{}",
+        format!("{name}a").replace("ss-node-alive", "ss")
+    );
+    while fs::metadata(&near).is_ok() {
+        assert!(Instant::now() < until, "the namespace is still alive");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(handle);
+}
+
+fn wait_for<T>(inputs: &mut mpsc::Receiver<Input>, wanted: impl Fn(&Input) -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until {
+        match inputs.try_recv() {
+            Ok(input) => {
+                if let Some(found) = wanted(&input) {
+                    return found;
+                }
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    panic!("not told in 10 s");
+}
+
+#[test]
+fn a_new_pod_and_its_queues_are_told() {
+    if !is_root() {
+        return;
+    }
+    let (sender, mut inputs) = mpsc::channel(4096);
+    let handle = node::spawn(node::Options::default(), sender).unwrap();
+    wait_for(&mut inputs, |input| {
+        matches!(input, Input::Change(Change::Netns { host: true, .. })).then_some(())
+    });
+    let mut pod = Pod::new("new");
+    let netns = pod.netns();
+    // A server that never accepts, and two clients.
+    let server = "import socket,time; s=socket.socket(); s.bind(('0.0.0.0',15001)); s.listen(5); \
+        a=socket.create_connection(('127.0.0.1',15001)); b=socket.create_connection(('127.0.0.1',15001)); \
+        six=socket.create_server(('::',8080),family=socket.AF_INET6,dualstack_ipv6=True); time.sleep(1000)";
+    fs::write(format!("/tmp/{}.py", pod.name), server).unwrap();
+    let started = Instant::now();
+    pod.start(&format!("python3 /tmp/{}.py", pod.name));
+    if pod.cgroup.is_some() {
+        let id = pod.container_id();
+        wait_for(&mut inputs, |input| match input {
+            Input::Change(Change::Cgroup {
+                container_id,
+                netns: Some(found),
+                ..
+            }) => (container_id.as_ref() == Some(&id) && *found == netns).then_some(()),
+            _ => None,
+        });
+        println!(
+            "cgroup told {} ms after the start",
+            started.elapsed().as_millis()
+        );
+    }
+    let queues = wait_for(&mut inputs, |input| match input {
+        Input::Queues { netns: id, queues } if *id == netns && queues.len() == 2 => {
+            Some(queues.clone())
+        }
+        _ => None,
+    });
+    println!(
+        "queues told {} ms after the start",
+        started.elapsed().as_millis()
+    );
+    let full = queues
+        .iter()
+        .find(|queue| queue.listener.port == 15001)
+        .unwrap();
+    assert_eq!((full.length, full.max, full.uid), (2, 5, 0));
+    assert!(!full.listener.dual_stack && full.listener.addr.is_unspecified());
+    let six = queues
+        .iter()
+        .find(|queue| queue.listener.port == 8080)
+        .unwrap();
+    assert!(six.listener.dual_stack && six.listener.addr.is_ipv6());
+    fs::remove_file(format!("/tmp/{}.py", pod.name)).unwrap();
+    drop(handle);
+}
