@@ -1,11 +1,7 @@
 //! Everything a developer of Sidestep runs: one file per command, each with its `Options` and its `run`.
 //!
-//! Why a crate and not scripts: the same code finds the tools, builds the probes, boots the kernels and reads the
-//! results, on a laptop and in CI, and the compiler checks it. Every command fetches what it needs through
-//! [`setup::need`], so none of them has a "first do this" in its documentation.
-//!
-//! It must never write outside the checkout's `target/` and the cache folder (see [`cache`]), apart from packages of
-//! the host that it names before it installs them.
+//! A crate and not scripts: the compiler checks it, and each command fetches what it needs through [`setup::need`]. It must
+//! never write outside `target/` and the cache folder, apart from packages of the host that it names first.
 
 mod build;
 mod cache;
@@ -14,6 +10,8 @@ mod paths;
 mod process;
 mod scenario;
 mod setup;
+mod stamp;
+mod test;
 mod vm;
 
 use std::process::ExitCode;
@@ -35,6 +33,8 @@ enum Command {
     Build(build::Options),
     /// Check everything about the sources that a machine can check
     Lint(lint::Options),
+    /// Run every test, on this machine and on every kernel of the matrix
+    Test(test::Options),
     /// Boot a kernel of the test matrix and run a command in it
     Vm(vm::Options),
     /// Run scenarios: a small world, the agent, and the one right answer
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Setup(options) => setup::run(&options),
         Command::Build(options) => build::run(&options),
         Command::Lint(options) => lint::run(&options),
+        Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Scenario(options) => scenario::run(&options),
     };

@@ -22,7 +22,7 @@ use crate::{build, paths, process};
 use source::Source;
 
 /// `cargo xtask lint`
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Options {
     /// Only what needs no compiler: formatting, layering, measures, names
     #[arg(long)]
