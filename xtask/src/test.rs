@@ -5,7 +5,6 @@
 //! Scenarios on a place where nothing changed since they passed are not run again, unless asked for or in CI.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -13,9 +12,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
-use crate::build::{self, Linkage, Profile, Program};
 use crate::cache::Cache;
-use crate::setup::{self, Component, Kernel};
+use crate::scenario::{self, Programs};
+use crate::setup::{self, Kernel};
 use crate::stamp::{Inputs, Stamp};
 use crate::{lint, paths, process};
 
@@ -32,10 +31,6 @@ pub(crate) struct Options {
     #[arg(long)]
     machines: Option<usize>,
 }
-
-/// The programs that the scenarios run, and so what decides how they end.
-#[derive(Debug)]
-struct Programs(Vec<PathBuf>);
 
 /// What came of a stage.
 #[derive(Debug)]
@@ -57,7 +52,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.quick {
         let mut programs = None;
         outcomes.push(stage("build", || {
-            programs = Some(programs()?);
+            programs = Some(scenario::programs(Some(None))?);
             Ok(String::new())
         }));
         if let Some(programs) = programs {
@@ -157,20 +152,11 @@ fn in_machine(
     place(options, &kernel.to_string(), inputs, prefix)
 }
 
-/// The same programs, built the same way, as `cargo xtask scenario` uses.
-fn programs() -> Result<Programs> {
-    build::ebpf()?;
-    let wanted = [Program::Tests, Program::Agent];
-    let mut programs = build::programs(&wanted, Profile::Release, Linkage::Static)?;
-    // Without it, the scenarios that need it say so themselves.
-    programs.extend(setup::need(Component::Envoy).ok());
-    Ok(Programs(programs))
-}
-
 /// What decides how scenarios end, wherever they run.
 fn inputs(programs: &Programs) -> Result<Inputs> {
     let mut inputs = Inputs::default();
-    for program in &programs.0 {
+    inputs.path(&programs.harness)?;
+    for program in programs.agent.iter().chain(&programs.envoy) {
         inputs.path(program)?;
     }
     inputs.path(&paths::workspace().join("tests/scenarios"))?;

@@ -24,11 +24,8 @@ const NO_DATABASE: [&str; 2] = [
 pub(crate) fn check() -> Result<()> {
     let deny = setup::need(Component::CargoDeny)?;
     let workspace = paths::workspace();
-    let mut manifests = vec![workspace.join("Cargo.toml")];
-    if super::has_probes() {
-        manifests.push(workspace.join("agent-ebpf/Cargo.toml"));
-    }
-    for manifest in manifests {
+    for manifest in ["Cargo.toml", "agent-ebpf/Cargo.toml"] {
+        let manifest = workspace.join(manifest);
         process::output(
             command(&deny, &manifest)
                 .args(["check", "--hide-inclusion-graph"])

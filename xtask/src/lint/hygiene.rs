@@ -20,8 +20,9 @@ const FREE_HOSTS: [&str; 12] = [
     "localhost",
     "www.apache.org",
 ];
-/// Folders of a developer's or builder's machine, with the slash that begins them left out.
-const FOLDERS: [&str; 4] = ["work/", "root/", "home/", "Users/"];
+/// Folders of a developer's or builder's machine, with the slash that begins them left out. What root keeps in dot folders
+/// (tool chains, caches) is meant, not root's home in a container or virtual machine.
+const FOLDERS: [&str; 4] = ["work/", "root/.", "home/", "Users/"];
 /// Where an address would be used.
 const USED_IN: [&str; 9] = [
     ".toml",

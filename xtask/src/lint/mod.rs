@@ -83,20 +83,15 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn formatting() -> Result<()> {
     process::output(cargo().args(["fmt", "--all", "--check"]))?;
-    if has_probes() {
-        process::output(
-            cargo()
-                .args(["fmt", "--check"])
-                .current_dir(paths::workspace().join("agent-ebpf")),
-        )?;
-    }
+    process::output(
+        cargo()
+            .args(["fmt", "--check"])
+            .current_dir(paths::workspace().join("agent-ebpf")),
+    )?;
     Ok(())
 }
 
 fn clippy_probes() -> Result<()> {
-    if !has_probes() {
-        return Ok(());
-    }
     process::run(build::ebpf_cargo("clippy")?.args([
         "--release",
         "--quiet",
@@ -107,9 +102,7 @@ fn clippy_probes() -> Result<()> {
 }
 
 fn clippy_workspace() -> Result<()> {
-    if has_probes() {
-        build::ebpf()?;
-    }
+    build::ebpf()?;
     process::run(cargo().args([
         "clippy",
         "--workspace",
@@ -180,11 +173,6 @@ fn tracked() -> Result<Vec<String>> {
         .filter(|path| !path.is_empty())
         .map(str::to_owned)
         .collect())
-}
-
-/// Whether the checkout has the probes' crate.
-pub(crate) fn has_probes() -> bool {
-    paths::workspace().join("agent-ebpf/Cargo.toml").is_file()
 }
 
 fn cargo() -> Command {
