@@ -24,7 +24,7 @@ use crate::process::{self, Running};
 use crate::rules;
 use crate::sidecar;
 use crate::spec::{Action, Connect, Family, Outcome, Scenario, SignalAction};
-use crate::world::{self, World};
+use crate::world::{self, Standing, World};
 
 /// A scenario on its way.
 #[derive(Debug)]
@@ -78,19 +78,22 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// Starts the processes of every pod: pause, sidecar, then the rest.
+    /// Starts the processes of every pod, all pods at once, as on a node.
     pub(crate) fn start_pods(&mut self) -> Result<()> {
-        for pod in &self.world.pods {
-            let pause = process::pause(self.world, pod)?;
-            self.keep(pause);
-            if pod.spec.proxy.start.0 {
-                let proxy = sidecar::start_of(self.world, self.scenario, pod, self.envoy)?;
-                proxy.into_iter().for_each(|proxy| self.keep(proxy));
-            }
-            for spec in pod.spec.process.iter().filter(|spec| spec.start.0) {
-                let running = process::process(self.world, self.scenario, pod, spec)?;
-                self.keep(running);
-            }
+        let (world, scenario, envoy) = (self.world, self.scenario, self.envoy);
+        let started: Vec<Result<Vec<Running>>> = thread::scope(|scope| {
+            let threads: Vec<_> = world
+                .pods
+                .iter()
+                .map(|pod| scope.spawn(move || start_pod(world, scenario, pod, envoy)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .map(|result| result.unwrap_or_else(|_| Err(anyhow!("a starting pod panicked"))))
+                .collect()
+        });
+        for running in started {
+            running?.into_iter().for_each(|running| self.keep(running));
         }
         Ok(())
     }
@@ -243,6 +246,23 @@ impl<'a> Stage<'a> {
         };
         Ok(SocketAddr::new(ip, port.parse()?))
     }
+}
+
+/// Pause, sidecar, then the rest.
+fn start_pod(
+    world: &World,
+    scenario: &Scenario,
+    pod: &Standing,
+    envoy: Option<&Path>,
+) -> Result<Vec<Running>> {
+    let mut all = vec![process::pause(world, pod)?];
+    if pod.spec.proxy.start.0 {
+        all.extend(sidecar::start_of(world, scenario, pod, envoy)?);
+    }
+    for spec in pod.spec.process.iter().filter(|spec| spec.start.0) {
+        all.push(process::process(world, scenario, pod, spec)?);
+    }
+    Ok(all)
 }
 
 impl Client {

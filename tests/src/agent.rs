@@ -63,9 +63,17 @@ pub(crate) struct PodKey {
 }
 
 impl Agent {
-    /// Starts it and returns when it says that it is ready.
+    /// Starts it on any free port and returns when it says that it is ready.
     pub(crate) fn start(world: &World, recipe: &Recipe) -> Result<Self> {
-        let port = free_port()?;
+        Self::start_at(world, recipe, free_port(0)?)
+    }
+
+    /// The same on the port where `sidestep findings` looks, if that is free.
+    pub(crate) fn start_well_known(world: &World, recipe: &Recipe) -> Result<Self> {
+        Self::start_at(world, recipe, free_port(9964).or_else(|_| free_port(0))?)
+    }
+
+    fn start_at(world: &World, recipe: &Recipe, port: u16) -> Result<Self> {
         let log = world.dir.join("agent.log");
         let place = Place {
             cgroup: Some(world.own_cgroup().join("agent")),
@@ -91,6 +99,11 @@ impl Agent {
         };
         agent.wait_ready()?;
         Ok(agent)
+    }
+
+    /// Base of its API.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -181,9 +194,9 @@ impl Drop for Agent {
     }
 }
 
-/// A port that nobody uses right now.
-fn free_port() -> Result<u16> {
-    let socket = TcpListener::bind("127.0.0.1:0").context("cannot find a free port")?;
+/// This port if nobody uses it right now; any such port for 0.
+fn free_port(wanted: u16) -> Result<u16> {
+    let socket = TcpListener::bind(("127.0.0.1", wanted)).context("cannot find a free port")?;
     Ok(socket.local_addr()?.port())
 }
 

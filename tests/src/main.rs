@@ -11,6 +11,7 @@ mod actor;
 mod agent;
 mod cgroup;
 mod command;
+mod demo;
 mod envoy;
 mod judge;
 mod load;
@@ -42,6 +43,8 @@ enum Command {
     Run(suite::Options),
     /// List scenarios
     List(suite::ListOptions),
+    /// Show what the agent does on a small mesh
+    Demo(demo::Options),
     /// One process of a pod (used by the harness itself)
     #[command(hide = true)]
     Actor(actor::Options),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => suite::run(&options),
         Command::List(options) => suite::list(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Actor(options) => actor::run(&options),
         Command::Reap(options) => reap::run(&options),
     };

@@ -66,6 +66,23 @@ pub(crate) struct Report {
     pub(crate) details: String,
 }
 
+impl Report {
+    /// Nothing is known yet.
+    pub(crate) fn new(setting: &Setting, loaded: &Loaded) -> Self {
+        Self {
+            scenario: loaded.id.clone(),
+            kernel: setting.kernel.clone(),
+            expected: codes(loaded.scenario.expect.iter().map(|expect| &expect.code)),
+            found: Vec::new(),
+            unexpected: Vec::new(),
+            seconds_to_detect: None,
+            pass: false,
+            problems: Vec::new(),
+            details: String::new(),
+        }
+    }
+}
+
 /// Why a scenario is not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Skip {
@@ -93,17 +110,7 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
 
 /// Runs one scenario.
 pub(crate) fn run(setting: &Setting, loaded: &Loaded, id: &str, stop: &AtomicBool) -> Report {
-    let mut report = Report {
-        scenario: loaded.id.clone(),
-        kernel: setting.kernel.clone(),
-        expected: codes(loaded.scenario.expect.iter().map(|expect| &expect.code)),
-        found: Vec::new(),
-        unexpected: Vec::new(),
-        seconds_to_detect: None,
-        pass: false,
-        problems: Vec::new(),
-        details: String::new(),
-    };
+    let mut report = Report::new(setting, loaded);
     let dir = actions::run_dir(&setting.base, id);
     if let Err(error) = play(setting, &loaded.scenario, id, &dir, stop, &mut report) {
         report.problems.push(format!("{error:#}"));
@@ -189,7 +196,11 @@ fn observe(
 }
 
 /// Does all actions while another thread looks at the findings.
-fn act_and_watch(stage: &mut Stage<'_>, agent: Option<&Agent>, seen: &mut Seen) -> Result<()> {
+pub(crate) fn act_and_watch(
+    stage: &mut Stage<'_>,
+    agent: Option<&Agent>,
+    seen: &mut Seen,
+) -> Result<()> {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let watcher = agent.map(|agent| {
@@ -226,7 +237,7 @@ fn act_and_watch(stage: &mut Stage<'_>, agent: Option<&Agent>, seen: &mut Seen) 
 }
 
 /// Waits for what is expected, then for silence.
-fn watch(stage: &Stage<'_>, agent: &Agent, seen: &mut Seen) -> Result<()> {
+pub(crate) fn watch(stage: &Stage<'_>, agent: &Agent, seen: &mut Seen) -> Result<()> {
     let scenario = stage.scenario;
     let start = stage.affected.unwrap_or_else(Instant::now);
     let limit = start + Duration::from_secs_f64(scenario.detect_within);

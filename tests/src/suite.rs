@@ -213,7 +213,7 @@ fn setting(options: &Options, session: &Session) -> Result<Setting> {
 }
 
 /// Envoy where the sidecar's user can run it: a cache below root's home is closed to others.
-fn reachable(envoy: Option<&Path>, session: &Session) -> Result<Option<PathBuf>> {
+pub(crate) fn reachable(envoy: Option<&Path>, session: &Session) -> Result<Option<PathBuf>> {
     let Some(envoy) = envoy.filter(|path| path.is_file()) else {
         return Ok(None);
     };

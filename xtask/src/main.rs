@@ -5,6 +5,7 @@
 
 mod build;
 mod cache;
+mod demo;
 mod lint;
 mod paths;
 mod process;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Options),
     /// Boot a kernel of the test matrix and run a command in it
     Vm(vm::Options),
+    /// Show what Sidestep finds on a small mesh
+    Demo(demo::Options),
     /// Run scenarios: a small world, the agent, and the one right answer
     Scenario(scenario::Options),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Demo(options) => demo::run(&options),
         Command::Scenario(options) => scenario::run(&options),
     };
     match result {

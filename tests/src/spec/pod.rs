@@ -13,6 +13,8 @@ use super::{Backend, Family};
 pub(crate) struct Pod {
     /// Pod name.
     pub(crate) name: String,
+    /// What is special about it, for people.
+    pub(crate) note: Option<String>,
     /// Kubernetes namespace.
     #[serde(default = "default_namespace")]
     pub(crate) namespace: String,
