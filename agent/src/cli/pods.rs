@@ -155,8 +155,8 @@ fn names(pods: &[&PodRow]) -> String {
 fn row(pod: &PodRow) -> Row {
     let codes: Vec<&str> = pod.findings.iter().map(|code| code.as_str()).collect();
     Row::from(vec![
-        Cell::new(&pod.pod),
-        Cell::new(pod.mesh.as_deref().unwrap_or("-")),
+        text::cell(pod.pod.to_string()),
+        text::cell(pod.mesh.as_deref().unwrap_or("-")),
         number(pod.intercepted, None),
         number(pod.bypassed, Some(Color::Red)),
         number(pod.excluded, None),

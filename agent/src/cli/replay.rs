@@ -225,7 +225,7 @@ fn row(moment: &Moment, started: Time) -> Row {
         event,
         Cell::new(finding.severity.as_str()),
         Cell::new(finding.code.as_str()),
-        Cell::new(report::subject(finding)),
+        text::cell(report::subject(finding)),
     ])
 }
 

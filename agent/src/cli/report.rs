@@ -139,11 +139,11 @@ fn table(page: &FindingsPage, style: Style, detail: Detail) -> String {
         let mut cells = vec![
             severity(finding),
             Cell::new(finding.code.as_str()),
-            Cell::new(subject(finding)),
+            text::cell(subject(finding)),
             Cell::new(since(finding, page.head.at)),
         ];
         if with_summary {
-            cells.push(Cell::new(&finding.summary));
+            cells.push(text::cell(&finding.summary));
         }
         let mut row = Row::from(cells);
         // The whole summary stands in the block below.

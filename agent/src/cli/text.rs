@@ -73,7 +73,7 @@ impl Style {
     pub(super) fn facts(self, indent: u16, facts: &[(String, String)]) -> String {
         let mut table = self.table();
         for (name, value) in facts {
-            table.add_row([name, value]);
+            table.add_row([cell(name), cell(value)]);
         }
         finish(table, indent, &[0])
     }
@@ -81,7 +81,7 @@ impl Style {
     /// A paragraph, indented.
     pub(super) fn paragraph(self, indent: u16, text: &str) -> String {
         let mut table = self.table();
-        table.add_row([text]);
+        table.add_row([cell(text)]);
         finish(table, indent, &[])
     }
 }
@@ -99,6 +99,25 @@ fn finish(mut table: Table, indent: u16, fixed: &[usize]) -> String {
     let mut text = table.trim_fmt();
     text.push('\n');
     text
+}
+
+/// A cell of text from elsewhere: names of processes and pods, annotations, errors.
+pub(super) fn cell(text: impl AsRef<str>) -> Cell {
+    Cell::new(printable(text.as_ref()))
+}
+
+/// Control characters as escapes: a process may be named to rewrite the reader's terminal.
+fn printable(text: &str) -> String {
+    let control = |c: char| c.is_control() && c != '\n';
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if control(c) {
+            clean.extend(c.escape_default());
+        } else {
+            clean.push(c);
+        }
+    }
+    clean
 }
 
 /// Writes to stdout. A reader that went away is no error.
@@ -154,6 +173,17 @@ mod tests {
         for (secs, text) in cases {
             assert_eq!(duration(secs * 1_000_000), text);
         }
+    }
+
+    #[test]
+    fn names_cannot_write_to_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\tä\n"), "a\\u{1b}[2Jb\\tä\n");
+        let style = Style {
+            width: Some(80),
+            colour: false,
+        };
+        let facts = [("process".to_owned(), "\u{1b}]0;x\u{7}".to_owned())];
+        assert!(!style.facts(2, &facts).contains('\u{1b}'));
     }
 
     #[test]

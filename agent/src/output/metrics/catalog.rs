@@ -103,7 +103,7 @@ metrics! {
     QUEUE_OVERFLOWS = Counter "sidestep_accept_queue_overflows" ["namespace", "pod", "workload", "port"]
         "Samples in which the accept queue of a capture listener was over its maximum.";
     FINDINGS = Gauge "sidestep_findings" ["namespace", "pod", "workload", "code", "severity"]
-        "1 while the finding is open, 0 once it is resolved and still shown.";
+        "Open findings of this pod and code; 0 once resolved and still shown.";
     UNATTRIBUTED = Counter "sidestep_unattributed_connections" ["reason"]
         "Connections whose pod is unknown and stayed so.";
     PODS = Gauge "sidestep_pods" ["mesh"]
