@@ -30,7 +30,7 @@ const GONE_GRACE_S: u64 = 5;
 
 /// A pod's number in this engine; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PodId(u32);
+pub(super) struct PodId(pub(super) u32);
 
 /// A pod and what was read from it.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct PodEntry {
     /// Its network namespace, once bound.
     pub(super) netns: Option<NetnsId>,
     /// May still own sockets (live, or gone only just now).
-    bindable: bool,
+    pub(super) bindable: bool,
 }
 
 impl PodEntry {
@@ -71,36 +71,38 @@ pub(super) enum Who {
     Unknown(&'static str),
 }
 
+/// A cgroup as announced, and the pod and container it belongs to.
 #[derive(Debug)]
-struct CgroupEntry {
-    pod_uid: Option<String>,
-    container_id: Option<String>,
-    netns: Option<NetnsId>,
+pub(super) struct CgroupEntry {
+    pub(super) pod_uid: Option<String>,
+    pub(super) container_id: Option<String>,
+    pub(super) netns: Option<NetnsId>,
     /// Order of announcement: of two claims the newer one wins.
-    seq: u64,
-    bound: Option<(PodId, Option<u16>)>,
+    pub(super) seq: u64,
+    pub(super) bound: Option<(PodId, Option<u16>)>,
 }
 
+/// A network namespace as announced, and the pod it belongs to.
 #[derive(Debug, Default)]
-struct NetnsEntry {
-    paths: Vec<String>,
-    addresses: Vec<IpAddr>,
-    host: bool,
-    bound: Option<PodId>,
+pub(super) struct NetnsEntry {
+    pub(super) paths: Vec<String>,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) host: bool,
+    pub(super) bound: Option<PodId>,
 }
 
 /// Who is who.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    pods: BTreeMap<PodId, PodEntry>,
+    pub(super) pods: BTreeMap<PodId, PodEntry>,
     live: BTreeMap<PodKey, PodId>,
-    cgroups: BTreeMap<CgroupId, CgroupEntry>,
-    netns: BTreeMap<NetnsId, NetnsEntry>,
+    pub(super) cgroups: BTreeMap<CgroupId, CgroupEntry>,
+    pub(super) netns: BTreeMap<NetnsId, NetnsEntry>,
     /// Cgroups that were waited for in vain: their sockets are not held back again.
     given_up: BTreeSet<CgroupId>,
     next: u32,
     seq: u64,
-    stale: bool,
+    pub(super) stale: bool,
     refused: [u64; 3],
 }
 
@@ -244,31 +246,40 @@ impl Directory {
         let cgroup = self.cgroups.get(&owner.cgroup);
         let bound = cgroup.and_then(|c| c.bound);
         let Some(netns) = self.netns.get(&owner.netns) else {
-            return bound.map_or(Who::Unknown("netns_unknown"), |b| self.by_cgroup(b, cgroup));
+            return bound.map_or(Who::Unknown("netns_unknown"), |b| {
+                self.by_cgroup(b, owner.cgroup, cgroup)
+            });
         };
         if netns.host {
             let here = bound.filter(|(pod, _)| self.is_host_network(*pod));
-            return here.map_or(Who::Host, |b| self.by_cgroup(b, cgroup));
+            return here.map_or(Who::Host, |b| self.by_cgroup(b, owner.cgroup, cgroup));
         }
         match (netns.bound, bound) {
-            (Some(pod), Some(b)) if b.0 == pod => self.by_cgroup(b, cgroup),
+            (Some(pod), Some(b)) if b.0 == pod => self.by_cgroup(b, owner.cgroup, cgroup),
             (Some(pod), _) => Who::Pod {
                 pod,
                 container: None,
                 settled: self.is_settled(owner.cgroup, cgroup),
             },
-            (None, Some(b)) if !self.is_host_network(b.0) => self.by_cgroup(b, cgroup),
+            (None, Some(b)) if !self.is_host_network(b.0) => {
+                self.by_cgroup(b, owner.cgroup, cgroup)
+            }
             (None, _) => Who::Unknown("no_pod"),
         }
     }
 
-    fn by_cgroup(&self, bound: (PodId, Option<u16>), cgroup: Option<&CgroupEntry>) -> Who {
+    fn by_cgroup(
+        &self,
+        bound: (PodId, Option<u16>),
+        id: CgroupId,
+        cgroup: Option<&CgroupEntry>,
+    ) -> Who {
         // A container id without its container: the status with the ids comes a moment later.
         let pending = bound.1.is_none() && cgroup.is_some_and(|c| c.container_id.is_some());
         Who::Pod {
             pod: bound.0,
             container: bound.1,
-            settled: !pending,
+            settled: !pending || self.given_up.contains(&id),
         }
     }
 
@@ -295,89 +306,6 @@ impl Directory {
     pub(super) fn pod_of(&mut self, netns: NetnsId) -> Option<PodId> {
         self.rebind();
         self.netns.get(&netns).and_then(|n| n.bound)
-    }
-
-    fn rebind(&mut self) {
-        if !self.stale {
-            return;
-        }
-        self.stale = false;
-        self.bind_cgroups();
-        self.bind_netns();
-    }
-
-    fn bind_cgroups(&mut self) {
-        let mut by_uid = BTreeMap::new();
-        let mut by_container = BTreeMap::new();
-        for (id, entry) in self.pods.iter().filter(|(_, p)| p.bindable) {
-            if !entry.pod.uid.is_empty() {
-                by_uid.insert(entry.pod.uid.as_str(), *id);
-            }
-            for (ix, container) in (0u16..).zip(&entry.pod.containers) {
-                if let Some(container_id) = container.id.as_deref() {
-                    by_container.insert(container_id, (*id, ix));
-                }
-            }
-        }
-        for cgroup in self.cgroups.values_mut() {
-            let pod = cgroup.pod_uid.as_deref().and_then(|uid| by_uid.get(uid));
-            let container = cgroup
-                .container_id
-                .as_deref()
-                .and_then(|id| by_container.get(id));
-            cgroup.bound = match (pod, container) {
-                (Some(pod), Some((same, ix))) if pod == same => Some((*pod, Some(*ix))),
-                (Some(pod), _) => Some((*pod, None)),
-                // A pod uid that nobody has yet: the container id alone must not overrule it.
-                (None, Some((pod, ix))) if cgroup.pod_uid.is_none() => Some((*pod, Some(*ix))),
-                (None, _) => None,
-            };
-        }
-    }
-
-    fn bind_netns(&mut self) {
-        let mut best: BTreeMap<NetnsId, (Claim, PodId)> = BTreeMap::new();
-        for cgroup in self.cgroups.values() {
-            if let (Some(netns), Some((pod, _))) = (cgroup.netns, cgroup.bound) {
-                claim(&mut best, &self.pods, netns, pod, 2, cgroup.seq);
-            }
-        }
-        let (mut by_path, mut by_address) = (BTreeMap::new(), BTreeMap::new());
-        for (id, entry) in self
-            .pods
-            .iter()
-            .filter(|(_, p)| p.bindable && !p.pod.host_network)
-        {
-            if let Some(path) = entry.pod.netns_path.as_deref() {
-                by_path.insert(path, *id);
-            }
-            for ip in &entry.pod.ips {
-                let holders: &mut Vec<PodId> = by_address.entry(*ip).or_default();
-                holders.push(*id);
-            }
-        }
-        for (netns, entry) in &self.netns {
-            for pod in entry.paths.iter().filter_map(|p| by_path.get(p.as_str())) {
-                claim(&mut best, &self.pods, *netns, *pod, 3, u64::from(pod.0));
-            }
-            for pod in entry
-                .addresses
-                .iter()
-                .filter_map(|ip| by_address.get(ip))
-                .flatten()
-            {
-                claim(&mut best, &self.pods, *netns, *pod, 1, u64::from(pod.0));
-            }
-        }
-        for entry in self.pods.values_mut() {
-            entry.netns = None;
-        }
-        for (netns, entry) in &mut self.netns {
-            entry.bound = best.get(netns).filter(|_| !entry.host).map(|(_, pod)| *pod);
-            if let Some(pod) = entry.bound.and_then(|pod| self.pods.get_mut(&pod)) {
-                pod.netns = Some(*netns);
-            }
-        }
     }
 
     /// Lets go of pods that are gone long enough; returns them.
@@ -457,28 +385,5 @@ impl Directory {
                 at: (*at).to_owned(),
                 count,
             })
-    }
-}
-
-/// Strength of a claim on a namespace: live before gone, explicit path before cgroup before
-/// address, a pod of a manifest before one made up from the node, newer before older.
-type Claim = (bool, u8, bool, u64);
-
-fn claim(
-    best: &mut BTreeMap<NetnsId, (Claim, PodId)>,
-    pods: &BTreeMap<PodId, PodEntry>,
-    netns: NetnsId,
-    pod: PodId,
-    rank: u8,
-    seq: u64,
-) {
-    let Some(entry) = pods.get(&pod).filter(|p| p.bindable && !p.pod.host_network) else {
-        return;
-    };
-    let named = !entry.pod.key.namespace.is_empty();
-    let new = (entry.gone.is_none(), rank, named, seq);
-    let slot = best.entry(netns).or_insert((new, pod));
-    if new > slot.0 {
-        *slot = (new, pod);
     }
 }

@@ -13,8 +13,9 @@ use super::{
     edges::{Comm, Edge},
     findings::State,
     ledger::{self, Account},
-    machine::{Engine, Surroundings},
+    machine::Engine,
     sockets::Namespace,
+    surroundings::Surroundings,
 };
 use crate::{
     mesh::{Intent, IntentSource},

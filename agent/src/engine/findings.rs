@@ -51,6 +51,8 @@ pub(super) struct Case {
     pub(super) containers: Top<u16, 16>,
     /// Texts of the spec that have to do with it.
     pub(super) sources: Top<String, 16>,
+    /// Ports of its own namespace it is about.
+    pub(super) ports: BTreeSet<u16>,
     /// Single facts, the last value of each.
     pub(super) facts: BTreeMap<&'static str, String>,
     /// Independent sources that speak for it.
@@ -86,6 +88,7 @@ impl Case {
             ids: Top::default(),
             containers: Top::default(),
             sources: Top::default(),
+            ports: BTreeSet::new(),
             facts: BTreeMap::new(),
             witnesses: BTreeSet::new(),
         }

@@ -4,6 +4,7 @@
 //! its own. The same inputs give the same outputs, bit for bit; that is what makes a
 //! recording of a customer's node a test.
 
+mod binding;
 mod board;
 mod diagnose;
 mod directory;
@@ -12,13 +13,17 @@ mod edges;
 mod facts;
 mod finding;
 mod findings;
+mod flow;
 mod input;
 mod late;
 mod ledger;
 mod machine;
+mod people;
+mod queue;
 pub mod record;
 mod signals;
 mod sockets;
+mod surroundings;
 mod top;
 mod verdict;
 mod watch;

@@ -5,7 +5,14 @@
 
 use std::net::SocketAddr;
 
-use super::{diagnose, directory::Who, edges::Comm, facts, machine::Engine, verdict::Party};
+use super::{
+    diagnose,
+    directory::Who,
+    edges::Comm,
+    facts,
+    machine::Engine,
+    verdict::{Expected, Party, Path},
+};
 use crate::model::{
     Arrival, Direction, EdgeKey, Family, Listener, NetnsId, Owner, Process, Signal,
 };
@@ -73,13 +80,11 @@ impl Engine {
         let Some(entry) = self.directory.pod(pod) else {
             return;
         };
-        let captures = entry
-            .intent
-            .as_ref()
-            .is_some_and(|i| i.outbound_port == port);
         let view = facts::look(key, entry, container, &own);
+        let redirected = matches!(view.path, Path::Capture | Path::Waiting | Path::Elsewhere);
         // Asked for that very port by itself: nothing was redirected.
-        if !captures || view.party != Party::App || key.remote.port() == port {
+        let asked = key.remote.port() == port;
+        if view.party != Party::App || view.expected != Expected::Captured || !redirected || asked {
             return;
         }
         let process = Comm::of(process);

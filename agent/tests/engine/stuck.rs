@@ -45,6 +45,35 @@ fn nobody_on_the_outbound_port() {
 }
 
 #[test]
+fn nobody_where_only_resets_are_seen() {
+    // Without NAT's decision the kernel side files a refusal under the port that refused it.
+    let mut node = Node::running();
+    node.give(Input::Coverage(coverage(&["nat_decision"])));
+    node.listeners(&["0.0.0.0:15006"]);
+    let key = out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT));
+    node.signal(failed(key, Some(OUT)));
+    node.pass(1.0);
+    assert_eq!(node.open(), [Code::StuckNoListener, Code::AgentDegraded]);
+    node.edge(key, refused(3));
+    let finding = node.findings().swap_remove(0);
+    assert_eq!(finding.connections, 3);
+    assert_eq!(finding.confidence, Confidence::Certain);
+    assert_eq!(node.engine.board().pods[0].failed, 3);
+}
+
+#[test]
+fn redirected_to_a_wrong_port_where_nobody_listens() {
+    let mut node = Node::running();
+    let key = out(APP, 1000, "10.9.0.1:80", Arrival::Decided(15999));
+    node.signal(failed(key, Some(15999)));
+    node.edge(key, refused(3));
+    node.pass(1.0);
+    let finding = node.only(Code::StuckNoListener);
+    assert!(finding.summary.contains("15999"), "{}", finding.summary);
+    assert!(facts(&finding).contains("port 15999: nobody"));
+}
+
+#[test]
 fn nobody_without_any_signal_is_probable() {
     for missing in [
         &["nat_decision", "reset"][..],

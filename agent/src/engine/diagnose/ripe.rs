@@ -11,7 +11,6 @@ use crate::{
         findings::Case,
         sockets::{Listens, Namespace},
     },
-    mesh::Intent,
     model::{Direction, Family, Time},
 };
 
@@ -74,7 +73,7 @@ fn has_captured_ipv4(scene: &Scene<'_>) -> bool {
 }
 
 fn no_listener(case: &Case, scene: &Scene<'_>) -> Option<Time> {
-    if is_answered_now(case, scene.intent, scene.ns) {
+    if is_answered_now(case, scene.ns) {
         return None;
     }
     let wait = if case.connections > 1 {
@@ -88,22 +87,20 @@ fn no_listener(case: &Case, scene: &Scene<'_>) -> Option<Time> {
 }
 
 /// Whether somebody listens by now wherever the case says nobody does.
-pub(in crate::engine) fn is_answered_now(
-    case: &Case,
-    intent: &Intent,
-    ns: Option<&Namespace>,
-) -> bool {
-    let ports = [
-        (Direction::Outbound, intent.outbound_port),
-        (Direction::Inbound, intent.inbound_port),
-    ];
-    let mut asked = ports
-        .into_iter()
-        .flat_map(|(d, port)| [(d, port, Family::Ipv4), (d, port, Family::Ipv6)])
-        .filter(|(d, _, f)| *case.about.get(*d, *f))
-        .peekable();
+fn is_answered_now(case: &Case, ns: Option<&Namespace>) -> bool {
     let here = |port, family| ns.is_some_and(|ns| ns.listens(port, family) == Listens::Yes);
-    asked.peek().is_some() && asked.all(|(_, port, family)| here(port, family))
+    let about = |f: &Family| {
+        *case.about.get(Direction::Outbound, *f) || *case.about.get(Direction::Inbound, *f)
+    };
+    let families: Vec<Family> = [Family::Ipv4, Family::Ipv6]
+        .into_iter()
+        .filter(about)
+        .collect();
+    let mut asked = case
+        .ports
+        .iter()
+        .flat_map(|p| families.iter().map(move |f| (*p, *f)));
+    !case.ports.is_empty() && asked.all(|(port, family)| here(port, family))
 }
 
 fn app_refused(case: &Case, since: Time, spans: u64) -> Option<Time> {

@@ -12,7 +12,8 @@ use crate::{
         directory::PodId,
         edges::Comm,
         findings::{Case, Findings, Render, Sample},
-        sockets::{Listens, Namespace, Progress, answers},
+        queue::Progress,
+        sockets::{Listens, Namespace, answers},
         verdict::Path,
         watch::Refuser,
     },
@@ -35,10 +36,14 @@ pub(super) fn stuck(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings) 
     if !to_proxy || j.outcome != Outcome::Refused {
         return;
     }
-    let port = scene.intent.outbound_port;
+    let port = match j.key.arrival {
+        Arrival::Port(port) | Arrival::Decided(port) => port,
+        Arrival::Nowhere | Arrival::Loopback | Arrival::Unknown => scene.intent.outbound_port,
+    };
     let case = findings.note(j.at, Some(j.pod), Code::StuckNoListener);
     case.add(&sample(j));
-    if j.key.arrival == Arrival::Decided(port) {
+    add_port(case, port);
+    if matches!(j.key.arrival, Arrival::Decided(_)) {
         case.witnesses.insert("NAT decided to redirect");
     }
     if recently_deserted(scene.ns, port, j.view.family, j.at) {
@@ -46,6 +51,15 @@ pub(super) fn stuck(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings) 
             .insert("the namespace itself answered with a reset");
     }
     socket_witness(case, scene.ns, port, j.view.family);
+}
+
+/// Ports of one case: the two capture ports, and a few wrong ones.
+const MAX_PORTS: usize = 8;
+
+fn add_port(case: &mut Case, port: u16) {
+    if case.ports.len() < MAX_PORTS {
+        case.ports.insert(port);
+    }
 }
 
 fn socket_witness(case: &mut Case, ns: Option<&Namespace>, port: u16, family: Family) {
@@ -77,9 +91,16 @@ pub(in crate::engine) fn refused_capture(
         return true;
     }
     let blind = !scene.sees_nat && !sees_resets;
-    let deserted = scene
-        .ns
-        .is_some_and(|ns| ns.listens(port, family) == Listens::No);
+    let silent = |f| {
+        scene
+            .ns
+            .is_some_and(|ns| ns.listens(port, f) == Listens::No)
+    };
+    // A proxy of the other family only proves nothing: this family may have no rules, and the
+    // peer may have refused. Unless this family was captured before.
+    let captured = |f| scene.watch.captured.get(Direction::Outbound, f).is_some();
+    let deserted =
+        silent(family) && (captured(family) || silent(Family::Ipv4) && silent(Family::Ipv6));
     blind && deserted && !scene.watch.leaks(Direction::Outbound)
 }
 
@@ -94,6 +115,7 @@ pub(in crate::engine) fn signalled_refusal(
 ) {
     let case = findings.note(at, Some(pod), Code::StuckNoListener);
     case.add(sample);
+    add_port(case, port);
     case.witnesses
         .insert("the namespace itself answered with a reset");
     socket_witness(case, ns, port, sample.family);

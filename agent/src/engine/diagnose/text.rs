@@ -1,4 +1,7 @@
 //! A case as people read it: one sentence, the facts, and what to change.
+//!
+//! Everything shown was counted or seen; nothing is computed here that could be wrong in
+//! another way than the case itself. Words that differ between meshes come from the intent.
 
 use super::{Scene, remedy::remedy};
 use crate::{
@@ -30,7 +33,7 @@ pub(in crate::engine) fn render(
         workload: entry.and_then(|e| e.pod.workload.clone()),
         container: container(case, entry),
         direction: direction(case),
-        summary: summary(case, entry, scene),
+        summary: summary(case, entry),
         evidence: evidence(case, entry, scene),
         remedy: remedy(case, entry, scene),
         connections: case.connections,
@@ -56,7 +59,7 @@ fn direction(case: &Case) -> Option<Direction> {
     }
 }
 
-fn summary(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {
+fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
     let pod = entry.map_or_else(String::new, |e| e.pod.key.to_string());
     let n = plural(case.connections, "connection");
     let top = case.destinations.most(1);
@@ -90,7 +93,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> 
         ),
         Code::StuckNoListener => format!(
             "{}: connections of {pod} are redirected to a port where nobody listens",
-            ports(case, scene)
+            ports(case)
         ),
         Code::StuckNotAccepting => {
             format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
@@ -130,17 +133,11 @@ fn families(case: &Case) -> &'static str {
     }
 }
 
-/// The capture ports a case is about.
-fn ports(case: &Case, scene: Option<&Scene<'_>>) -> String {
-    let Some(scene) = scene else {
-        return "capture port".to_owned();
-    };
-    let (out, inbound) = (scene.intent.outbound_port, scene.intent.inbound_port);
-    match direction(case) {
-        Some(Direction::Inbound) => format!("port {inbound}"),
-        Some(Direction::Outbound) => format!("port {out}"),
-        None => format!("ports {out} and {inbound}"),
-    }
+/// The ports a case is about.
+fn ports(case: &Case) -> String {
+    let ports: Vec<String> = case.ports.iter().map(u16::to_string).collect();
+    let plural = if ports.len() == 1 { "" } else { "s" };
+    format!("port{plural} {}", ports.join(" and "))
 }
 
 fn evidence(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> Vec<Evidence> {
@@ -241,8 +238,8 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         }
         Code::BypassProxyUid | Code::BypassProxyGid => push("mesh", intent.profile.clone()),
         Code::StuckNoListener => {
-            for port in [intent.outbound_port, intent.inbound_port] {
-                push("listeners", listeners(scene, port));
+            for port in &case.ports {
+                push("listeners", listeners(scene, *port));
             }
         }
         Code::StuckNotAccepting => {

@@ -1,0 +1,118 @@
+//! Binding: which pod a cgroup and a network namespace belong to.
+//!
+//! Recomputed as a whole whenever something changed and somebody asks. A namespace is
+//! claimed by a pod's explicit path, by the pod's cgroups whose processes live in it, or
+//! by the pod's addresses on its interfaces; the strongest claim wins.
+
+use std::collections::BTreeMap;
+
+use super::directory::{Directory, PodEntry, PodId};
+use crate::model::NetnsId;
+
+impl Directory {
+    pub(super) fn rebind(&mut self) {
+        if !self.stale {
+            return;
+        }
+        self.stale = false;
+        self.bind_cgroups();
+        self.bind_netns();
+    }
+
+    fn bind_cgroups(&mut self) {
+        let mut by_uid = BTreeMap::new();
+        let mut by_container = BTreeMap::new();
+        for (id, entry) in self.pods.iter().filter(|(_, p)| p.bindable) {
+            if !entry.pod.uid.is_empty() {
+                by_uid.insert(entry.pod.uid.as_str(), *id);
+            }
+            for (ix, container) in (0u16..).zip(&entry.pod.containers) {
+                if let Some(container_id) = container.id.as_deref() {
+                    by_container.insert(container_id, (*id, ix));
+                }
+            }
+        }
+        for cgroup in self.cgroups.values_mut() {
+            let pod = cgroup.pod_uid.as_deref().and_then(|uid| by_uid.get(uid));
+            let container = cgroup
+                .container_id
+                .as_deref()
+                .and_then(|id| by_container.get(id));
+            cgroup.bound = match (pod, container) {
+                (Some(pod), Some((same, ix))) if pod == same => Some((*pod, Some(*ix))),
+                (Some(pod), _) => Some((*pod, None)),
+                // A pod uid that nobody has yet: the container id alone must not overrule it.
+                (None, Some((pod, ix))) if cgroup.pod_uid.is_none() => Some((*pod, Some(*ix))),
+                (None, _) => None,
+            };
+        }
+    }
+
+    fn bind_netns(&mut self) {
+        let mut best: BTreeMap<NetnsId, (Claim, PodId)> = BTreeMap::new();
+        for cgroup in self.cgroups.values() {
+            if let (Some(netns), Some((pod, _))) = (cgroup.netns, cgroup.bound) {
+                claim(&mut best, &self.pods, netns, pod, 2, cgroup.seq);
+            }
+        }
+        let (mut by_path, mut by_address) = (BTreeMap::new(), BTreeMap::new());
+        for (id, entry) in self
+            .pods
+            .iter()
+            .filter(|(_, p)| p.bindable && !p.pod.host_network)
+        {
+            if let Some(path) = entry.pod.netns_path.as_deref() {
+                by_path.insert(path, *id);
+            }
+            for ip in &entry.pod.ips {
+                let holders: &mut Vec<PodId> = by_address.entry(*ip).or_default();
+                holders.push(*id);
+            }
+        }
+        for (netns, entry) in &self.netns {
+            for pod in entry.paths.iter().filter_map(|p| by_path.get(p.as_str())) {
+                claim(&mut best, &self.pods, *netns, *pod, 3, u64::from(pod.0));
+            }
+            for pod in entry
+                .addresses
+                .iter()
+                .filter_map(|ip| by_address.get(ip))
+                .flatten()
+            {
+                claim(&mut best, &self.pods, *netns, *pod, 1, u64::from(pod.0));
+            }
+        }
+        for entry in self.pods.values_mut() {
+            entry.netns = None;
+        }
+        for (netns, entry) in &mut self.netns {
+            entry.bound = best.get(netns).filter(|_| !entry.host).map(|(_, pod)| *pod);
+            if let Some(pod) = entry.bound.and_then(|pod| self.pods.get_mut(&pod)) {
+                pod.netns = Some(*netns);
+            }
+        }
+    }
+}
+
+/// Strength of a claim on a namespace: live before gone, explicit path before cgroup before
+/// address, a pod of a manifest before one made up from the node, newer before older.
+type Claim = (bool, u8, bool, u64);
+
+fn claim(
+    best: &mut BTreeMap<NetnsId, (Claim, PodId)>,
+    pods: &BTreeMap<PodId, PodEntry>,
+    netns: NetnsId,
+    pod: PodId,
+    rank: u8,
+    seq: u64,
+) {
+    let Some(entry) = pods.get(&pod).filter(|p| p.bindable && !p.pod.host_network) else {
+        return;
+    };
+    let named = !entry.pod.key.namespace.is_empty();
+    let new = (entry.gone.is_none(), rank, named, seq);
+    let slot = best.entry(netns).or_insert((new, pod));
+    if new > slot.0 {
+        *slot = (new, pod);
+    }
+}

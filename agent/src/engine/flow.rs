@@ -1,0 +1,263 @@
+//! The way of a drain through the engine: bind, learn, judge, count, diagnose.
+//!
+//! A drain is learned from as a whole before any of it is judged, so that the order the
+//! kernel handed its edges over in does not matter. Every connection leaves here exactly
+//! once: under its pod, as the node's own, as unattributed, or held back for later.
+
+use super::{
+    Leg, Verdict,
+    diagnose::{self, Judged},
+    directory::{PodId, Who},
+    facts::{self, View},
+    findings::Case,
+    late::{CONTAINER_WAIT_US, Held, POD_WAIT_US},
+    ledger,
+    machine::Engine,
+    surroundings::{Surroundings, has_signal},
+    verdict::{Facts, judge},
+    watch::{Refusals, Refuser},
+};
+use crate::model::{Direction, EdgeDelta, Outcome, Time};
+
+/// A delta whose pod is known.
+struct Bound {
+    pod: PodId,
+    container: Option<u16>,
+    delta: EdgeDelta,
+    view: View,
+}
+
+impl Engine {
+    pub(super) fn edges(&mut self, deltas: Vec<EdgeDelta>) {
+        let now = self.now;
+        let mut bound = Vec::with_capacity(deltas.len());
+        for delta in deltas {
+            self.count_accepted(&delta);
+            if let Some(delta) = self.bind(now, delta, &mut bound) {
+                self.hold(delta);
+            }
+        }
+        self.judge_all(&bound);
+    }
+
+    fn count_accepted(&mut self, delta: &EdgeDelta) {
+        let key = &delta.key;
+        if key.direction == Direction::Inbound {
+            let accepted = ledger::samples(&delta.duration);
+            let established = delta.counts.established;
+            self.sockets
+                .established(key.owner.netns, key.local_port, established, accepted);
+        }
+    }
+
+    /// Finds the delta's pod; gives it back if that is worth waiting for.
+    fn bind(&mut self, since: Time, delta: EdgeDelta, bound: &mut Vec<Bound>) -> Option<EdgeDelta> {
+        let waited = self.now.micros_since(since);
+        match self.directory.who(&delta.key.owner) {
+            Who::Pod {
+                pod,
+                container,
+                settled,
+            } => {
+                if !settled && waited < CONTAINER_WAIT_US {
+                    return Some(delta);
+                }
+                if !settled {
+                    self.directory.give_up(delta.key.owner.cgroup);
+                }
+                bound.extend(self.look(pod, container, delta));
+                None
+            }
+            Who::Host => {
+                self.ledger.host = self
+                    .ledger
+                    .host
+                    .saturating_add(ledger::total(&delta.counts));
+                None
+            }
+            Who::Unknown(_) if waited < POD_WAIT_US => Some(delta),
+            Who::Unknown(reason) => {
+                self.unattributed(reason, &delta);
+                None
+            }
+        }
+    }
+
+    fn look(&mut self, pod: PodId, container: Option<u16>, delta: EdgeDelta) -> Option<Bound> {
+        let own = self.directory.own_addresses(pod);
+        let Some(entry) = self.directory.pod(pod) else {
+            self.unattributed("no_pod", &delta);
+            return None;
+        };
+        let view = facts::look(&delta.key, entry, container, &own);
+        if let Some(intent) = &entry.intent {
+            let watch = self.watches.entry(pod).or_default();
+            watch.learn(
+                self.now,
+                &delta.key,
+                &view,
+                intent,
+                delta.counts.established,
+            );
+        }
+        Some(Bound {
+            pod,
+            container,
+            delta,
+            view,
+        })
+    }
+
+    fn unattributed(&mut self, reason: &'static str, delta: &EdgeDelta) {
+        self.ledger
+            .unattributed(reason, ledger::total(&delta.counts));
+        if let Some(edge) = self.edges.touch(self.now, &delta.key) {
+            edge.update(self.now, None, None, &delta.counts);
+        }
+    }
+
+    fn hold(&mut self, delta: EdgeDelta) {
+        if let Some(delta) = self.late.hold(self.now, delta, self.config.max_unbound) {
+            self.unattributed("late_binding_full", &delta);
+        }
+    }
+
+    /// Looks again at everything that waits.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = None;
+        let mut bound = Vec::new();
+        for Held { delta, since } in self.late.take() {
+            if let Some(delta) = self.bind(since, delta, &mut bound) {
+                let now = self.now;
+                let known = matches!(self.directory.who(&delta.key.owner), Who::Pod { .. });
+                let wait = if known {
+                    CONTAINER_WAIT_US
+                } else {
+                    POD_WAIT_US
+                };
+                let due = since.plus_micros(wait).max(now.plus_micros(1));
+                self.late.put_back(Held { delta, since }, due);
+            }
+        }
+        self.judge_all(&bound);
+    }
+
+    fn judge_all(&mut self, bound: &[Bound]) {
+        for b in bound {
+            self.judge(b);
+        }
+    }
+
+    fn judge(&mut self, b: &Bound) {
+        let (now, key) = (self.now, &b.delta.key);
+        let process = self.edges.get(key).and_then(|e| e.process);
+        let mut shown = None;
+        for (outcome, n) in ledger::outcomes(&b.delta.counts) {
+            if n == 0 {
+                continue;
+            }
+            let facts = self.facts(b, outcome);
+            let (leg, verdict) = judge(&facts);
+            self.ledger
+                .count(b.pod, key.direction, outcome, (leg, verdict), n);
+            let refusals = self.refusals(b, leg, outcome, n);
+            let judged = Judged {
+                at: now,
+                pod: b.pod,
+                key,
+                view: &b.view,
+                container: b.container,
+                process,
+                outcome,
+                n,
+                leg,
+                verdict,
+                refusals,
+            };
+            self.diagnose(&judged);
+            shown = worse(shown, (leg, verdict));
+        }
+        if let Some((leg, _)) = shown
+            && key.direction == Direction::Outbound
+        {
+            self.ledger.handshakes(b.pod, leg, &b.delta.duration);
+        }
+        if let Some(edge) = self.edges.touch(now, key) {
+            edge.update(now, Some(b.pod), b.container, &b.delta.counts);
+            edge.judged = shown.unwrap_or(edge.judged);
+        }
+    }
+
+    fn facts(&self, b: &Bound, outcome: Outcome) -> Facts {
+        let surroundings = Surroundings::of(
+            &self.directory,
+            &self.sockets,
+            &self.watches,
+            &self.coverage,
+        );
+        let scene = surroundings.scene(b.pod);
+        let (key, view) = (&b.delta.key, &b.view);
+        let sees_resets = has_signal(&self.coverage, "reset");
+        let unanswered = outcome == Outcome::Refused
+            && scene
+                .is_some_and(|s| diagnose::refused_capture(&s, view.family, self.now, sees_resets));
+        let cause = scene.map_or(super::Reason::None, |s| {
+            let has_ipv4 = s.entry.pod.ips.iter().any(std::net::IpAddr::is_ipv4);
+            s.watch.cause(key, view, s.intent, has_ipv4)
+        });
+        Facts {
+            direction: key.direction,
+            party: view.party,
+            expected: view.expected,
+            path: view.path,
+            mesh_port: view.mesh_port,
+            outcome,
+            unanswered,
+            cause,
+        }
+    }
+
+    fn refusals(&mut self, b: &Bound, leg: Leg, outcome: Outcome, n: u64) -> Option<Refusals> {
+        let who = match (leg, outcome) {
+            (Leg::ProxyToApp, Outcome::Refused) => Refuser::App,
+            (Leg::ProxyToUpstream, Outcome::Refused) => Refuser::Upstream,
+            (Leg::AppToProxy, Outcome::TimedOut | Outcome::Aborted) => {
+                let watch = self.watches.get_mut(&b.pod)?;
+                watch.hanging = watch.hanging.saturating_add(n);
+                return None;
+            }
+            _ => return None,
+        };
+        let watch = self.watches.entry(b.pod).or_default();
+        Some(watch.refused(self.now, who, b.delta.key.remote, n))
+    }
+
+    fn diagnose(&mut self, judged: &Judged<'_>) {
+        let surroundings = Surroundings::of(
+            &self.directory,
+            &self.sockets,
+            &self.watches,
+            &self.coverage,
+        );
+        if let Some(scene) = surroundings.scene(judged.pod) {
+            let render = |case: &Case| surroundings.render(case);
+            diagnose::connection(judged, &scene, &mut self.findings, &render);
+        }
+    }
+}
+
+/// Of two verdicts of one edge the one a person must see.
+fn worse(a: Option<(Leg, Verdict)>, b: (Leg, Verdict)) -> Option<(Leg, Verdict)> {
+    let rank = |v: &Verdict| match v {
+        Verdict::Bypassed { .. } => 5,
+        Verdict::Stuck { .. } => 4,
+        Verdict::Failed => 3,
+        Verdict::Intercepted => 2,
+        Verdict::Excluded { .. } => 1,
+        Verdict::Neutral => 0,
+    };
+    match a {
+        Some(a) if rank(&a.1) >= rank(&b.1) => Some(a),
+        _ => Some(b),
+    }
+}

@@ -1,0 +1,112 @@
+//! Changes of who is who, as the engine takes them in, and the intent of each pod.
+//!
+//! Whatever changes, what waits for its pod is looked at again a moment later: a burst of
+//! changes is one retry. An intent is read in one place only; it is read again when the
+//! manifest changes, or the listening sockets it was guessed from.
+
+use super::{
+    directory::PodId, findings::Case, input::Change, machine::Engine, surroundings::Surroundings,
+};
+use crate::{mesh::IntentSource, model::PodKey};
+
+/// Retries of what waits are bundled over this time.
+const RETRY_US: u64 = 50_000;
+
+impl Engine {
+    pub(super) fn change(&mut self, change: Change) {
+        let now = self.now;
+        match &change {
+            Change::Source { source, trouble } => self.source(source, trouble.as_deref()),
+            Change::PodGone(key) => self.pod_gone(key),
+            Change::NetnsGone(netns) => self.sockets.gone(*netns),
+            Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),
+            Change::Netns { .. } | Change::Cgroup { .. } | Change::CgroupGone(_) => {}
+        }
+        let netns = match &change {
+            Change::Netns { netns, .. } => Some(*netns),
+            Change::Cgroup { netns, .. } => *netns,
+            _ => None,
+        };
+        let pod = self.directory.change(now, change);
+        if let Some(pod) = pod {
+            self.read_intent(pod);
+        }
+        if let Some(pod) = netns.and_then(|n| self.directory.pod_of(n)) {
+            self.reread_by_listeners(pod);
+        }
+        if !self.late.is_empty() {
+            let soon = now.plus_micros(RETRY_US);
+            self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    fn source(&mut self, source: &str, trouble: Option<&str>) {
+        match trouble {
+            Some(trouble) => {
+                self.sources.insert(source.to_owned(), trouble.to_owned());
+            }
+            None => {
+                self.sources.remove(source);
+            }
+        }
+    }
+
+    /// A pod of the same name with another uid takes the place of one whose end was missed.
+    fn pod_replaced(&mut self, key: &PodKey, uid: &str) {
+        let old = self
+            .directory
+            .live(key)
+            .and_then(|id| self.directory.pod(id));
+        let other =
+            old.is_some_and(|p| !p.pod.uid.is_empty() && !uid.is_empty() && p.pod.uid != uid);
+        if other {
+            self.pod_gone(key);
+        }
+    }
+
+    fn pod_gone(&mut self, key: &PodKey) {
+        let Some(pod) = self.directory.live(key) else {
+            return;
+        };
+        let surroundings = Surroundings::of(
+            &self.directory,
+            &self.sockets,
+            &self.watches,
+            &self.coverage,
+        );
+        self.findings
+            .pod_gone(self.now, pod, &|case: &Case| surroundings.render(case));
+    }
+
+    /// The one place where a pod's intent is read.
+    fn read_intent(&mut self, pod: PodId) {
+        // Binding first: the listeners of its namespace may be needed.
+        let netns = self
+            .directory
+            .pods()
+            .find(|(id, _)| *id == pod)
+            .and_then(|(_, p)| p.netns);
+        let listeners = netns
+            .and_then(|n| self.sockets.of(n))
+            .map(|ns| ns.with_uid());
+        if let Some(entry) = self.directory.pod_mut(pod) {
+            entry.intent = self
+                .profiles
+                .intent(&entry.pod, &listeners.unwrap_or_default())
+                .filter(|_| !entry.pod.host_network);
+        }
+        self.findings.touched = true;
+    }
+
+    /// Reads the intent again if it comes (or could come) from listening sockets.
+    pub(super) fn reread_by_listeners(&mut self, pod: PodId) {
+        let by_listeners = self.directory.pod(pod).is_some_and(|p| {
+            p.intent
+                .as_ref()
+                .is_none_or(|i| i.source == IntentSource::Listeners)
+        });
+        if by_listeners {
+            self.read_intent(pod);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Everything around a pod, borrowed together: what diagnosis and rendering look at.
+//!
+//! A view, never an owner; made where it is needed and dropped at once, so that nothing
+//! can be told from a state that is no longer true.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Finding,
+    diagnose::{self, Scene},
+    directory::{Directory, PodId},
+    findings::Case,
+    sockets::Sockets,
+    watch::Watch,
+};
+use crate::model::Coverage;
+
+/// Whether a signal works here.
+pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
+    coverage
+        .signals
+        .iter()
+        .any(|s| s.signal == name && s.variant.is_some())
+}
+
+/// Everything around a pod, borrowed.
+pub(super) struct Surroundings<'a> {
+    directory: &'a Directory,
+    sockets: &'a Sockets,
+    watches: &'a BTreeMap<PodId, Watch>,
+    sees_nat: bool,
+    unwatched: Watch,
+}
+
+impl<'a> Surroundings<'a> {
+    pub(super) fn of(
+        directory: &'a Directory,
+        sockets: &'a Sockets,
+        watches: &'a BTreeMap<PodId, Watch>,
+        coverage: &Coverage,
+    ) -> Self {
+        Self {
+            directory,
+            sockets,
+            watches,
+            sees_nat: has_signal(coverage, "nat_decision"),
+            unwatched: Watch::default(),
+        }
+    }
+
+    /// The scene of a pod that belongs to a mesh.
+    pub(super) fn scene(&self, pod: PodId) -> Option<Scene<'_>> {
+        let entry = self.directory.pod(pod)?;
+        Some(Scene {
+            entry,
+            intent: entry.intent.as_ref()?,
+            ns: entry.netns.and_then(|n| self.sockets.of(n)),
+            watch: self.watches.get(&pod).unwrap_or(&self.unwatched),
+            sees_nat: self.sees_nat,
+        })
+    }
+
+    pub(super) fn render(&self, case: &Case) -> Finding {
+        let entry = case.pod.and_then(|pod| self.directory.pod(pod));
+        let scene = case.pod.and_then(|pod| self.scene(pod));
+        diagnose::render(case, entry, scene.as_ref())
+    }
+}
