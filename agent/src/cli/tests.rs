@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 
 use clap::{CommandFactory, Parser};
+use proptest::prelude::*;
 
 use super::{
     Cli, Exit, findings, pods,
@@ -10,7 +11,7 @@ use super::{
     text::Style,
 };
 use crate::{
-    engine::{Board, Severity},
+    engine::{Board, Evidence, Severity},
     output::{
         api::{self, FindingFilter, FindingsPage, PodFilter},
         fixture::{self, golden},
@@ -59,6 +60,28 @@ fn the_report_in_brief_and_wide() {
 fn a_narrow_terminal_still_gets_everything() {
     let text = report::findings(&page(), width(40), Detail::Full, false);
     assert!(text.contains("bypass-proxy-uid"), "{text}");
+}
+
+proptest! {
+    /// Whatever pods and processes are called, and however narrow the window.
+    #[test]
+    fn no_name_and_no_width_breaks_the_report(
+        name in "\\PC{0,80}", text in "(?s).{0,200}", columns in 0..200_u16, wide: bool, colour: bool,
+    ) {
+        let mut page = page();
+        for finding in &mut page.findings {
+            finding.pod = Some(fixture::key(&name, &name));
+            finding.summary.clone_from(&text);
+            finding.evidence.push(Evidence { what: name.clone(), value: text.clone() });
+        }
+        let style = Style { width: (!wide).then_some(columns), colour };
+        for detail in [Detail::Full, Detail::Brief] {
+            let report = report::findings(&page, style, detail, false);
+            prop_assert!(report.contains("SEVERITY"));
+            let escapes = report.contains('\u{1b}');
+            prop_assert!(colour || !escapes);
+        }
+    }
 }
 
 #[test]
