@@ -13,7 +13,7 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -73,7 +73,36 @@ impl Agent {
         Self::start_at(world, recipe, free_port(9964).or_else(|_| free_port(0))?)
     }
 
+    /// Attaches the probes and reads nothing.
+    pub(crate) fn start_probes_only(world: &World, recipe: &Recipe) -> Result<Self> {
+        let mut recipe = recipe.clone();
+        recipe.args.push("--probes-only".to_owned());
+        let mut agent = Self::spawn(world, &recipe, free_port(0)?)?;
+        let deadline = Instant::now() + READY;
+        while !agent.log_tail(50).contains("probes attached") {
+            agent.check_alive()?;
+            ensure!(
+                Instant::now() < deadline,
+                "the probes were not attached in {} s",
+                READY.as_secs()
+            );
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(agent)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn start_at(world: &World, recipe: &Recipe, port: u16) -> Result<Self> {
+        let mut agent = Self::spawn(world, recipe, port)?;
+        agent.wait_ready()?;
+        Ok(agent)
+    }
+
+    fn spawn(world: &World, recipe: &Recipe, port: u16) -> Result<Self> {
         let log = world.dir.join("agent.log");
         let place = Place {
             cgroup: Some(world.own_cgroup().join("agent")),
@@ -92,13 +121,11 @@ impl Agent {
             .process_group(0)
             .spawn()
             .context("cannot start the agent")?;
-        let mut agent = Self {
+        Ok(Self {
             child,
             url: format!("http://127.0.0.1:{port}"),
             log,
-        };
-        agent.wait_ready()?;
-        Ok(agent)
+        })
     }
 
     /// Base of its API.

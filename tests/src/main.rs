@@ -9,6 +9,7 @@
 mod actions;
 mod actor;
 mod agent;
+mod bench;
 mod cgroup;
 mod command;
 mod demo;
@@ -45,6 +46,8 @@ enum Command {
     List(suite::ListOptions),
     /// Show what the agent does on a small mesh
     Demo(demo::Options),
+    /// Measure the agent
+    Bench(bench::Options),
     /// One process of a pod (used by the harness itself)
     #[command(hide = true)]
     Actor(actor::Options),
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Run(options) => suite::run(&options),
         Command::List(options) => suite::list(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Actor(options) => actor::run(&options),
         Command::Reap(options) => reap::run(&options),
     };

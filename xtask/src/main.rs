@@ -3,6 +3,7 @@
 //! A crate and not scripts: the compiler checks it, and each command fetches what it needs through [`setup::need`]. It must
 //! never write outside `target/` and the cache folder, apart from packages of the host that it names first.
 
+mod bench;
 mod build;
 mod cache;
 mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Vm(vm::Options),
     /// Show what Sidestep finds on a small mesh
     Demo(demo::Options),
+    /// Measure what the agent costs and how fast it is
+    Bench(bench::Options),
     /// Run scenarios: a small world, the agent, and the one right answer
     Scenario(scenario::Options),
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Scenario(options) => scenario::run(&options),
     };

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
@@ -64,6 +64,9 @@ pub(crate) struct Options {
     /// Connects the socket that is its standard input
     #[arg(long)]
     from_stdin: bool,
+    /// Asks for nothing, only waits until the peer closes
+    #[arg(long)]
+    bare: bool,
     /// Bytes asked for
     #[arg(long, default_value_t = 2)]
     bytes: u64,
@@ -86,6 +89,10 @@ pub(crate) struct Tally {
     pub(crate) aborted: u64,
     /// Anything else.
     pub(crate) other: u64,
+    /// When the first connection was begun: microseconds since the Unix epoch.
+    pub(crate) began_us: u64,
+    /// From then to the end of the last one.
+    pub(crate) elapsed_ns: u64,
     /// The first error that is neither refusal nor time-out.
     pub(crate) error: Option<String>,
 }
@@ -151,7 +158,10 @@ fn paced(
 ) -> Tally {
     let start = Instant::now();
     let gap = f64::from(options.threads) / options.rate;
-    let mut tally = Tally::default();
+    let mut tally = Tally {
+        began_us: micros_of_epoch(),
+        ..Tally::default()
+    };
     let mut held = Vec::new();
     for (index, socket) in (0..count).zip(sockets) {
         let due = Duration::from_secs_f64(gap * f64::from(index));
@@ -175,7 +185,15 @@ fn paced(
             .unwrap_or_else(|_| End::Other("panicked".to_owned()));
         tally.count(end);
     }
+    tally.elapsed_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     tally
+}
+
+fn micros_of_epoch() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn open(options: &Options) -> io::Result<Socket> {
@@ -283,6 +301,12 @@ fn connect(options: &Options, socket: Socket) -> io::Result<Option<TcpStream>> {
 }
 
 fn exchange(options: &Options, mut stream: &TcpStream) -> End {
+    if options.bare {
+        return match stream.read(&mut [0]) {
+            Ok(0) => End::Ok,
+            _ => End::Closed,
+        };
+    }
     let request = format!(
         "GET /{} HTTP/1.1\r\nhost: {}\r\n\r\n",
         options.bytes, options.to
@@ -332,6 +356,12 @@ impl Tally {
         self.silent += other.silent;
         self.aborted += other.aborted;
         self.other += other.other;
+        let first = [self.began_us, other.began_us]
+            .into_iter()
+            .filter(|at| *at > 0)
+            .min();
+        self.began_us = first.unwrap_or(0);
+        self.elapsed_ns = self.elapsed_ns.max(other.elapsed_ns);
         if self.error.is_none() {
             self.error = other.error;
         }

@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// One connection at a time, without threads
     #[arg(long)]
     serial: bool,
+    /// Closes every connection at once, without an answer
+    #[arg(long)]
+    hang_up: bool,
     /// File for counters
     #[arg(long)]
     pub(crate) counters: Option<PathBuf>,
@@ -75,6 +78,9 @@ fn accept(options: &Options, counters: &Counters, listener: &TcpListener) {
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
         counters.add(&counters.served);
+        if options.hang_up {
+            continue;
+        }
         if options.serial {
             answer(&stream);
         } else {

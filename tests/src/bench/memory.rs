@@ -1,0 +1,104 @@
+//! Peak memory of the agent on a full node: many pods, many edges.
+//!
+//! Every pod connects to a number of ports of one server, so that there are pods × ports edges out and as many in.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+use crate::agent::{Agent, Recipe};
+use crate::command;
+use crate::process;
+use crate::reap::Session;
+use crate::spec::Scenario;
+use crate::world::{NODE_V4, World};
+
+/// With 250 pods: 5 000 edges out and 5 000 in.
+const PORTS: std::ops::Range<u16> = 7000..7020;
+
+/// Measures; MiB.
+pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<Value> {
+    let id = session.run_id(0);
+    let mut world = World::new(&id, &session.dir.join(&id), false)?;
+    let scenario: Scenario = toml::from_str(&text(pods)).context("the bench's own world")?;
+    let mut running = Vec::new();
+    for (index, pod) in scenario.pod.iter().enumerate() {
+        world.add_pod(&scenario, pod)?;
+        let standing = world.pods.last().context("no pod")?;
+        running.push(process::pause(&world, standing)?);
+        if index % 50 == 49 {
+            eprintln!("{} pods", index + 1);
+        }
+    }
+    for port in PORTS {
+        let mut command = process::actor(&world.node());
+        command.args([
+            "serve",
+            "--hang-up",
+            "--listen",
+            "0.0.0.0",
+            "--port",
+            &port.to_string(),
+        ]);
+        running.push(process::start(
+            &world,
+            &format!("node/{port}"),
+            command,
+            PathBuf::new(),
+        )?);
+    }
+    let agent = Agent::start(&world, recipe)?;
+    let idle = status_kib(agent.pid(), "VmRSS:")?;
+    for pod in &world.pods {
+        let place = process::place_in(pod, "app", None, None)?;
+        for port in PORTS {
+            let mut command = process::actor(&place);
+            command.args([
+                "connect",
+                "--bare",
+                "--rate",
+                "1000000",
+                "--to",
+                &format!("{NODE_V4}:{port}"),
+            ]);
+            command::run(&mut command)?;
+        }
+    }
+    thread::sleep(Duration::from_secs(5));
+    let page: Value =
+        serde_json::from_str(&agent.get("/v1/edges?limit=1")?).context("/v1/edges")?;
+    let _ = agent.get("/metrics")?;
+    let _ = agent.get("/v1/edges")?;
+    let peak = status_kib(agent.pid(), "VmHWM:")?;
+    Ok(json!({
+        "pods": pods, "edges": page["total"], "idle_mib": idle as f64 / 1024.0,
+        "peak_mib": peak as f64 / 1024.0, "rss_mib": status_kib(agent.pid(), "VmRSS:")? as f64 / 1024.0,
+    }))
+}
+
+fn text(pods: u16) -> String {
+    let mut text = "name = \"bench\"\ndescription = \"a full node\"\n".to_owned();
+    for index in 0..pods {
+        // The rules would cost minutes to install, and are not what is measured.
+        text.push_str(&format!("[[pod]]\nname = \"p{index}\"\nmesh = \"istio\"\nrules = []\nproxy = {{ kind = \"none\" }}\n"));
+    }
+    text
+}
+
+/// A field of /proc/PID/status.
+fn status_kib(pid: u32, field: &str) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent's status")?;
+    text.lines()
+        .find_map(|line| {
+            line.strip_prefix(field)?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })
+        .with_context(|| format!("no {field}"))
+}
