@@ -1,4 +1,7 @@
 //! A finding: a verdict that matters to a person.
+//!
+//! Plain data, said once here: code, severity and page come from one list, so that no code
+//! can be without a page.
 
 use serde::{Deserialize, Serialize};
 
