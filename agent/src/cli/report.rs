@@ -30,12 +30,10 @@ pub(super) fn findings(
     filtered: bool,
 ) -> String {
     if page.findings.is_empty() {
-        return nothing(page, filtered);
+        return nothing(page, style, filtered);
     }
     let mut out = style.paragraph(0, &headline(page));
-    if let Some(line) = blind(&page.watched) {
-        out.push_str(&style.paragraph(0, &line));
-    }
+    out.push_str(&limits(&page.watched, style));
     out.push('\n');
     out.push_str(&table(page, style, detail));
     if detail == Detail::Full {
@@ -48,24 +46,19 @@ pub(super) fn findings(
     out
 }
 
-fn nothing(page: &FindingsPage, filtered: bool) -> String {
+fn nothing(page: &FindingsPage, style: Style, filtered: bool) -> String {
     let what = if filtered {
         "no findings match the filter"
     } else {
         "no findings"
     };
-    let mut out = format!("{what}: {}\n", watched(&page.watched));
+    let mut out = style.paragraph(0, &format!("{what}: {}", watched(&page.watched)));
     if page.watched.pods == 0 {
-        out.push_str(
-            "No pod is known yet. On a host without a cluster, name them with `sidestep agent --pods DIR`.\n",
-        );
+        out.push_str(&style.paragraph(0, "No pod is known yet. On a host without a cluster, name them with `sidestep agent --pods DIR`."));
     } else if page.watched.meshes.is_empty() {
-        out.push_str("No pod belongs to a known mesh, so nothing has to be captured. `sidestep pods` shows them.\n");
+        out.push_str(&style.paragraph(0, "No pod belongs to a known mesh, so nothing has to be captured. `sidestep pods` shows them."));
     }
-    if let Some(line) = blind(&page.watched) {
-        out.push_str(&line);
-        out.push('\n');
-    }
+    out.push_str(&limits(&page.watched, style));
     out
 }
 
@@ -87,9 +80,10 @@ fn headline(page: &FindingsPage) -> String {
         .filter(|finding| is_open(finding))
         .count();
     let mut line = count(open as u64, "open finding");
-    if !parts.is_empty() {
-        line = format!("{line} ({})", parts.join(", "));
-    }
+    line = match parts.len() {
+        0 => line,
+        _ => format!("{line} ({})", parts.join(", ")),
+    };
     let node = if page.head.node.is_empty() {
         "this node"
     } else {
@@ -108,26 +102,36 @@ fn headline(page: &FindingsPage) -> String {
 
 /// `5 pods in 2 meshes watched (and 1 in none), 120 connections judged`.
 fn watched(watched: &Watched) -> String {
+    let judged = count(watched.connections, "connection");
     let in_mesh: usize = watched.meshes.values().sum();
+    if in_mesh == 0 {
+        let pods = count(watched.pods as u64, "pod");
+        return format!("{pods} watched, none in a mesh, {judged} judged");
+    }
     let meshes = watched.meshes.len();
     let es = if meshes == 1 { "" } else { "es" };
     let rest = match watched.pods.saturating_sub(in_mesh) {
         0 => String::new(),
         rest => format!(" (and {rest} in none)"),
     };
-    let judged = count(watched.connections, "connection");
     let pods = count(in_mesh as u64, "pod");
     format!("{pods} in {meshes} mesh{es} watched{rest}, {judged} judged")
 }
 
-fn blind(watched: &Watched) -> Option<String> {
-    let missing = watched.missing_signals as u64;
-    (missing > 0).then(|| {
-        format!(
-            "{} of the kernel missing here: /v1/coverage tells what is not seen for lack of it.",
-            count(missing, "signal")
-        )
-    })
+/// What may be missing from the picture, one line each.
+fn limits(watched: &Watched, style: Style) -> String {
+    let mut out = String::new();
+    if watched.missing_signals > 0 {
+        let signals = count(watched.missing_signals as u64, "signal");
+        let line = format!(
+            "{signals} of the kernel missing here: /v1/coverage tells what is not seen for lack of it."
+        );
+        out.push_str(&style.paragraph(0, &line));
+    }
+    for (source, trouble) in &watched.sources {
+        out.push_str(&style.paragraph(0, &format!("In trouble: {source}: {trouble}")));
+    }
+    out
 }
 
 /// Columns that the summary must have to be worth showing.

@@ -53,6 +53,8 @@ pub struct Watched {
     pub connections: u64,
     /// Signals of the kernel that are missing here.
     pub missing_signals: usize,
+    /// Sources of identity in trouble, and what is wrong: their pods may be missing.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Watched {
@@ -69,6 +71,7 @@ impl Watched {
             meshes,
             connections: judged(board),
             missing_signals: signals.iter().filter(|s| s.variant.is_none()).count(),
+            sources: board.sources.iter().cloned().collect(),
         }
     }
 }
