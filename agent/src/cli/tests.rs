@@ -265,3 +265,33 @@ fn a_real_server_answers_the_command_line() {
         assert_eq!(run(&args).unwrap(), exit, "{args:?}");
     }
 }
+
+#[test]
+fn the_docs_list_the_agents_options() {
+    let docs = include_str!("../../../docs/install.md");
+    let command = Cli::command();
+    let agent = command.find_subcommand("agent").unwrap();
+    let visible = agent.get_arguments().filter(|arg| !arg.is_hide_set());
+    let rows: Vec<&str> = docs
+        .lines()
+        .filter(|line| line.starts_with("| `--"))
+        .collect();
+    let mut options = 0;
+    for (long, variable) in visible.filter_map(|arg| Some((arg.get_long()?, arg.get_env()?))) {
+        let variable = format!("| `{}` |", variable.to_string_lossy());
+        let named = |row: &&str| {
+            let rest = row.strip_prefix(&format!("| `--{long}"));
+            rest.is_some_and(|rest| rest.starts_with([' ', '`'])) && row.contains(&variable)
+        };
+        assert!(
+            rows.iter().any(named),
+            "docs/install.md lacks --{long} {variable}"
+        );
+        options += 1;
+    }
+    assert_eq!(
+        rows.len(),
+        options,
+        "docs/install.md has options that are no more"
+    );
+}
