@@ -198,6 +198,100 @@ fn a_pod_is_known_by_its_namespace_its_cgroup_and_its_addresses() {
     scan_for(&mut scanner, gone);
 }
 
+/// A container of a runtime that makes cgroups only in v1: on a hybrid node and on one
+/// without v2 (a mount table that shows none), its namespace is known all the same.
+#[test]
+fn a_cgroup_of_v1_gives_the_namespace_its_pod() {
+    let hierarchy = PathBuf::from("/sys/fs/cgroup/pids");
+    if !is_root() || !hierarchy.join("cgroup.procs").exists() {
+        eprintln!("skipped: needs root and a v1 hierarchy of the pids controller");
+        return;
+    }
+    let mut pod = Pod::new("legacy");
+    let below = format!(
+        "{}-kubepods/burstable/pod{UID}/{}",
+        pod.name,
+        pod.container_id()
+    );
+    let dir = hierarchy.join(below);
+    fs::create_dir_all(&dir).unwrap();
+    pod.cgroup = Some(dir.clone());
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec ip netns exec {} sleep 1000",
+        dir.display(),
+        pod.name
+    );
+    pod.processes
+        .push(Command::new("sh").args(["-c", &script]).spawn().unwrap());
+    let proc = tempfile::tempdir().unwrap();
+    fs::create_dir_all(proc.path().join("self/ns")).unwrap();
+    let link = std::os::unix::fs::symlink::<PathBuf, PathBuf>;
+    for pid in [1, pod.processes[0].id()] {
+        link(
+            format!("/proc/{pid}").into(),
+            proc.path().join(pid.to_string()),
+        )
+        .unwrap();
+    }
+    link("/proc/self/ns/net".into(), proc.path().join("self/ns/net")).unwrap();
+    let table = "39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n";
+    fs::write(proc.path().join("self/mountinfo"), table).unwrap();
+    let only_v1 = Paths {
+        proc: proc.path().to_owned(),
+        named: vec![],
+    };
+    let (netns, id) = (pod.netns(), pod.container_id());
+    for (paths, limited) in [(Paths::default(), false), (only_v1, true)] {
+        let mut scanner = Scanner::new(paths);
+        let cgroup = scan_for(&mut scanner, |change| match change {
+            Change::Cgroup {
+                cgroup,
+                pod_uid,
+                container_id,
+                netns: Some(found),
+                ..
+            } if container_id.as_ref() == Some(&id) && *found == netns => {
+                assert_eq!(pod_uid.as_deref(), Some(UID));
+                Some(*cgroup)
+            }
+            _ => None,
+        });
+        // No id that the kernel could report.
+        assert!(cgroup.0 >> 63 == 1, "{cgroup:?}");
+        assert_eq!(!scanner.limits().is_empty(), limited);
+    }
+}
+
+#[test]
+fn a_pod_that_lives_for_a_moment_is_told() {
+    if !is_root() || unified().is_none() {
+        eprintln!("skipped: needs root and a v2 hierarchy");
+        return;
+    }
+    let (sender, mut inputs) = mpsc::channel(4096);
+    let handle = node::spawn(node::Options::default(), sender).unwrap();
+    wait_for(&mut inputs, |input| {
+        matches!(input, Input::Change(Change::Netns { host: true, .. })).then_some(())
+    });
+    let mut pod = Pod::new("short");
+    let (netns, id) = (pod.netns(), pod.container_id());
+    pod.start("sleep 0.5");
+    pod.processes[0].wait().unwrap();
+    drop(pod);
+    wait_for(&mut inputs, |input| match input {
+        Input::Change(Change::Cgroup {
+            container_id,
+            netns: Some(found),
+            ..
+        }) => (container_id.as_ref() == Some(&id) && *found == netns).then_some(()),
+        _ => None,
+    });
+    wait_for(&mut inputs, |input| {
+        (*input == Input::Change(Change::NetnsGone(netns))).then_some(())
+    });
+    drop(handle);
+}
+
 #[test]
 fn a_namespace_is_not_kept_alive_by_looking_at_it() {
     if !is_root() {

@@ -12,6 +12,7 @@ mod addresses;
 mod cgroup_name;
 mod enter;
 mod mounts;
+mod names;
 mod netns;
 mod notice;
 mod queues;

@@ -4,13 +4,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::IpAddr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use super::{
     addresses, enter,
+    names::Names,
     refused::Refused,
     scanner::{Look, Paths},
     snapshot::NetnsState,
@@ -21,6 +21,7 @@ use crate::model::NetnsId;
 #[derive(Debug)]
 pub(super) struct Namespaces {
     paths: Paths,
+    names: Names,
     seen: BTreeMap<NetnsId, Seen>,
     host: Option<NetnsId>,
 }
@@ -36,9 +37,10 @@ struct Seen {
 }
 
 impl Namespaces {
-    pub(super) const fn new(paths: Paths) -> Self {
+    pub(super) fn new(paths: Paths) -> Self {
         Self {
             paths,
+            names: Names::default(),
             seen: BTreeMap::new(),
             host: None,
         }
@@ -65,11 +67,11 @@ impl Namespaces {
         }
     }
 
-    /// Finds what has a name, the node's own, and (`everything`, or if the only process known
-    /// in one is gone) what any process is in; then forgets what nothing shows any more.
-    pub(super) fn scan(&mut self, everything: bool, look: Look, refused: &mut Refused) {
+    /// Finds what has a name, the node's own, and (looking closely, or if the only process
+    /// known in one is gone) what any process is in; then forgets what nothing shows any more.
+    pub(super) fn scan(&mut self, look: Look, refused: &mut Refused) {
         self.scan_names(look);
-        if self.forget_processes(look) || everything {
+        if self.forget_processes(look) || look.closely {
             self.scan_processes(look, refused);
         }
         self.find_host(look, refused);
@@ -112,27 +114,18 @@ impl Namespaces {
         seen
     }
 
-    /// Namespaces kept by name: files of the namespace file system.
     fn scan_names(&mut self, look: Look) {
         for seen in self.seen.values_mut() {
             seen.names.clear();
         }
-        let Ok(own) = fs::metadata(self.paths.proc.join("self/ns/net")) else {
-            return;
-        };
-        for dir in self.paths.named.clone() {
-            let Ok(entries) = fs::read_dir(&dir) else {
-                continue;
-            };
-            for path in entries.flatten().map(|entry| entry.path()) {
-                // A name whose namespace is not there yet, or not any more, is a plain file.
-                let meta = fs::metadata(&path)
-                    .ok()
-                    .filter(|meta| meta.dev() == own.dev());
-                if let Some(netns) = meta.and_then(|meta| enter::inode(&meta)) {
-                    self.see(netns, look).names.insert(path);
-                }
-            }
+        self.names.look(&self.paths, look.closely);
+        let found: Vec<_> = self
+            .names
+            .found()
+            .map(|(n, path)| (n, path.to_owned()))
+            .collect();
+        for (netns, path) in found {
+            self.see(netns, look).names.insert(path);
         }
     }
 
@@ -144,6 +137,10 @@ impl Namespaces {
             let Some(pid) = seen.pid else {
                 continue;
             };
+            // A name stands for it as well, and is surer.
+            if !seen.names.is_empty() && !look.closely {
+                continue;
+            }
             if enter::of_process(&self.paths.proc, pid).is_ok_and(|found| found == *netns) {
                 seen.round = look.round;
             } else {
@@ -195,7 +192,7 @@ impl Namespaces {
         let proc = &self.paths.proc;
         let mut apart = Vec::new();
         for (netns, seen) in &mut self.seen {
-            if !(look.closely || look.is_young(seen.since) || seen.addresses.is_empty()) {
+            if !(look.closely || look.is_young(seen.since)) {
                 continue;
             }
             match seen.pid {
@@ -227,8 +224,8 @@ pub(super) fn not_entered(error: &io::Error) -> String {
 
 impl Seen {
     fn place(&self, proc: &Path) -> Option<PathBuf> {
-        let process = self.pid.map(|pid| enter::ns_file(proc, pid));
-        process.or_else(|| self.names.first().cloned())
+        let named = self.names.first().cloned();
+        named.or_else(|| Some(enter::ns_file(proc, self.pid?)))
     }
 
     fn read_by_process(&mut self, netns: NetnsId, pid: u32, proc: &Path) {

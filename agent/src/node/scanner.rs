@@ -20,7 +20,7 @@ use super::{
     netns::Namespaces,
     refused::Refused,
     snapshot::{CgroupState, Snapshot, diff},
-    tree::{self, Dir},
+    tree::{self, Dir, Tree, Walk},
 };
 use crate::{
     engine::Change,
@@ -79,6 +79,8 @@ impl Look {
 pub struct Scanner {
     paths: Paths,
     round: u64,
+    unified: Tree,
+    legacy: Tree,
     cgroups: BTreeMap<CgroupId, Seen>,
     namespaces: Namespaces,
     /// Directories in which new cgroups of containers appear.
@@ -104,6 +106,8 @@ impl Scanner {
             namespaces: Namespaces::new(paths.clone()),
             paths,
             round: 0,
+            unified: Tree::default(),
+            legacy: Tree::default(),
             cgroups: BTreeMap::new(),
             parents: Vec::new(),
             told: Snapshot::default(),
@@ -111,23 +115,32 @@ impl Scanner {
         }
     }
 
-    /// Looks at the node: what changed since the last look. `everything` also reads all
-    /// processes, to find what nothing else shows. Blocks on the kernel, for milliseconds.
+    /// Looks at the node: what changed since the last look. `everything` also looks at what is
+    /// not expected to change, and reads all processes, to find what nothing else shows. Blocks
+    /// on the kernel, for milliseconds.
     pub fn scan(&mut self, now: Instant, everything: bool) -> Vec<Change> {
         self.round += 1;
         let look = Look {
             now,
             round: self.round,
-            closely: self.round % RARELY == 1,
+            closely: everything || self.round % RARELY == 1,
         };
         let mut refused = Refused::default();
         self.scan_cgroups(look, &mut refused);
-        self.namespaces
-            .scan(everything || look.closely, look, &mut refused);
+        self.namespaces.scan(look, &mut refused);
+        let mut troubles = refused.told();
+        // What was not looked at is as it was.
+        if !look.closely {
+            let old = std::mem::take(&mut self.told.troubles);
+            for (source, text) in &old {
+                troubles.entry(*source).or_insert_with(|| text.clone());
+            }
+            self.told.troubles = old;
+        }
         let snapshot = Snapshot {
             netns: self.namespaces.states(),
             cgroups: self.states(now),
-            troubles: refused.told(),
+            troubles,
         };
         let changes = diff(&self.told, &snapshot);
         self.told = snapshot;
@@ -175,11 +188,13 @@ impl Scanner {
             refused.source("cgroups", text.to_owned());
         }
         let mut containers = BTreeSet::new();
-        for (dir, path, name) in self.found(unified.as_ref(), refused) {
+        let found = walk(&mut self.unified, unified.as_ref(), refused);
+        for (dir, path, name) in self.named(found, unified.as_ref()) {
             containers.extend(name.container_id.clone());
             self.see(CgroupId(dir.inode), &dir, path, name, look, refused);
         }
-        for (dir, path, name) in self.found(legacy.as_ref(), refused) {
+        let found = walk(&mut self.legacy, legacy.as_ref(), refused);
+        for (dir, path, name) in self.named(found, legacy.as_ref()) {
             let shown = |id: &String| containers.contains(id);
             if name.is_known() && !name.container_id.as_ref().is_some_and(shown) {
                 self.see(
@@ -195,30 +210,9 @@ impl Scanner {
         self.cgroups.retain(|_, seen| seen.round == look.round);
     }
 
-    /// All directories of a hierarchy, with their paths in it and what these say.
-    fn found(
-        &mut self,
-        mount: Option<&Mount>,
-        refused: &mut Refused,
-    ) -> Vec<(Dir, String, CgroupName)> {
-        let Some(Mount { path: root, .. }) = mount else {
-            return Vec::new();
-        };
-        let walk = tree::walk(root).unwrap_or_else(|error| {
-            let text = format!(
-                "{}: {error}: containers cannot be told apart. Let the agent read it",
-                root.display()
-            );
-            refused.source("cgroups", text);
-            tree::Walk::default()
-        });
-        if walk.cut {
-            let text = format!(
-                "{} has more cgroups than are looked at: connections of the rest are known by network namespace only",
-                root.display()
-            );
-            refused.source("cgroups", text);
-        }
+    /// The directories of a walk with their paths in the hierarchy and what these say.
+    fn named(&mut self, walk: Walk, mount: Option<&Mount>) -> Vec<(Dir, String, CgroupName)> {
+        let root = mount.map_or(Path::new("/"), |mount| &mount.path);
         let mut found = Vec::with_capacity(walk.dirs.len());
         for dir in walk.dirs {
             let below = dir.path.strip_prefix(root).unwrap_or(&dir.path);
@@ -297,6 +291,28 @@ impl Scanner {
         };
         self.cgroups.iter().filter_map(state).collect()
     }
+}
+
+fn walk(tree: &mut Tree, mount: Option<&Mount>, refused: &mut Refused) -> Walk {
+    let Some(Mount { path: root, .. }) = mount else {
+        return Walk::default();
+    };
+    let walk = tree.walk(root).unwrap_or_else(|error| {
+        let text = format!(
+            "{}: {error}: containers cannot be told apart. Let the agent read it",
+            root.display()
+        );
+        refused.source("cgroups", text);
+        Walk::default()
+    });
+    if walk.cut {
+        let text = format!(
+            "{} has more cgroups than are looked at: connections of the rest are known by network namespace only",
+            root.display()
+        );
+        refused.source("cgroups", text);
+    }
+    walk
 }
 
 fn limits(unified: Option<&Mount>, legacy: Option<&Mount>) -> Vec<String> {
