@@ -4,6 +4,7 @@
 //! [`engine::Input`]s, the engine turns those into a board, the outputs read the board.
 //! Only the composition root knows both ends.
 
+pub mod app;
 pub mod cli;
 pub mod cluster;
 pub mod engine;

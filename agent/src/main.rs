@@ -3,10 +3,13 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use sidestep::cli::{self, Cli, exit};
+use sidestep::{
+    app,
+    cli::{self, Cli, exit},
+};
 
 fn main() -> ExitCode {
-    match cli::run(Cli::parse(), |_| anyhow::bail!("not built yet")) {
+    match cli::run(Cli::parse(), |options| app::run(&options)) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             // Nobody is left to tell when stderr is closed too.

@@ -67,6 +67,10 @@ pub struct AgentOptions {
     #[arg(long = "for", env = "SIDESTEP_FOR", value_name = "SECS", value_parser = value_parser!(u32).range(1..))]
     pub run_for: Option<u32>,
 
+    /// Attach the probes and read nothing: the middle term of the benchmark.
+    #[arg(long, hide = true)]
+    pub probes_only: bool,
+
     /// Form of the log on stderr.
     #[arg(long, env = "SIDESTEP_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

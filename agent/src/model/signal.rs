@@ -221,3 +221,19 @@ pub enum Signal {
         listener: Listener,
     },
 }
+
+impl Signal {
+    /// Whose socket it tells of, where it tells of one of this node's pods.
+    #[must_use]
+    pub const fn owner(&self) -> Option<Owner> {
+        match self {
+            Self::FirstSeen { key, .. } | Self::Failed { key, .. } | Self::Stalled { key, .. } => {
+                Some(key.owner)
+            }
+            Self::Listening { owner, .. } => Some(*owner),
+            Self::NoListener { .. }
+            | Self::InboundRedirect { .. }
+            | Self::ListeningEnded { .. } => None,
+        }
+    }
+}

@@ -24,6 +24,7 @@ mod late;
 mod load;
 mod plan;
 mod probes;
+mod readiness;
 mod skeleton;
 mod stats;
 mod sweep;
@@ -31,3 +32,4 @@ mod sys;
 
 pub use error::ProbeError;
 pub use probes::{ProbeOptions, Probes};
+pub use readiness::Readiness;

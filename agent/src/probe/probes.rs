@@ -17,6 +17,7 @@ use super::{
     drain::EdgeReader,
     late, load,
     plan::{CATALOGUE, Capabilities, SIGNALS, SignalId, SignalInfo, Step, plan},
+    readiness::Readiness,
     skeleton, stats,
     sweep::Sweeper,
 };
@@ -118,15 +119,17 @@ impl Probes {
         }
     }
 
-    /// Readable when [`Probes::read_signals`] has something to tell.
-    #[must_use]
-    pub fn ring_fd(&self) -> BorrowedFd<'_> {
+    /// Watches for something to tell by [`Probes::read_signals`].
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub fn readiness(&self) -> std::io::Result<Readiness> {
         // SAFETY: the ring buffer's own descriptor, which lives as long as `self`.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+        Readiness::of(unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
     }
 
     /// Hands over everything told since the last call, oldest first within its source.
-    /// Call it when [`Probes::ring_fd`] is readable, and after `drain` and `sweep`.
+    /// Call it when [`Probes::readiness`] says so, and after `drain` and `sweep`.
     pub fn read_signals(&mut self, mut tell: impl FnMut(Time, Signal)) {
         for (at_ns, signal) in self.waiting.drain(..) {
             tell(self.clock.time(at_ns), signal);

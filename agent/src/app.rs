@@ -1,0 +1,339 @@
+//! Composition root and event loop: the one file that sees both ends.
+//!
+//! Whatever arrives is stamped with a time, recorded if asked for, and handed to the
+//! engine; what the engine says goes to the log, its board to the outputs. Nothing here
+//! decides anything about connections, and nobody imports this module but `main`'s commands.
+
+mod clock;
+mod recorder;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    cli::{
+        agent::AgentOptions,
+        exit::{Exit, Fault},
+        profiles,
+    },
+    cluster,
+    engine::{Board, Engine, Input},
+    model::{Coverage, EdgeDelta},
+    node::{self, NodeHandle},
+    output::{View, http, log::FindingLog},
+    probe::{ProbeError, ProbeOptions, Probes},
+};
+use clock::Clock;
+use recorder::Recorder;
+
+/// Reading the edge map and drawing the board.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Settling connections that came out nowhere: a bypass is told within this.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Every so many drains the kernel's run statistics are on for one drain; they cost every
+/// program about 1 %, so never always.
+const SAMPLE_EVERY: u32 = 60;
+/// What failed when readiness did.
+const RING: &str = "cannot wait for the ring buffer";
+/// Inputs of node and cluster waiting for the engine; senders wait when it is full.
+const INPUTS: usize = 1024;
+/// Inputs taken at once, so that a flood of changes does not starve the kernel's signals.
+const BATCH: usize = 256;
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// Something at start cannot work: privileges, kernel, port, profiles, recording file.
+pub fn run(options: &AgentOptions) -> anyhow::Result<()> {
+    if options.probes_only {
+        return probes_only(options);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(start(options))
+}
+
+/// Attaches the probes and reads nothing: what the benchmark compares the agent with.
+fn probes_only(options: &AgentOptions) -> anyhow::Result<()> {
+    let _probes = start_probes(options)?;
+    tracing::info!("probes attached, nothing is read");
+    loop {
+        std::thread::park_timeout(options.duration().unwrap_or(Duration::MAX));
+        if options.duration().is_some() {
+            return Ok(());
+        }
+    }
+}
+
+async fn start(options: &AgentOptions) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let profiles = profiles::load(options.profiles.as_deref())?;
+    let config = options.engine_config(&host_name());
+    let recorder = match &options.record {
+        Some(path) => Recorder::create(path, &config, clock.now()).map_err(|error| {
+            Fault::new(
+                Exit::BadInput,
+                "cannot write the recording",
+                format!("{}: {error}", path.display()),
+                "give a file in a writable directory to --record",
+            )
+        })?,
+        None => Recorder::default(),
+    };
+    let listener = http::bind(options.listen).await?;
+    let probes = start_probes(options)?;
+    let log = FindingLog::default();
+    let drained = Arc::new(AtomicBool::new(false));
+    let (boards, latest) = watch::channel(Arc::new(Board::default()));
+    let view = View::new(latest, Arc::new(move || clock.now()), Arc::clone(&drained))
+        .with_config(options)?
+        .with_loss("log", log.suppressed_total())
+        .with_loss("recording", recorder.lost());
+    let (stop, stopped) = watch::channel(false);
+    let served = tokio::spawn(http::serve(listener, view, until(stopped)));
+    tracing::info!(listen = %options.listen, "watching");
+    let (send, inputs) = mpsc::channel(INPUTS);
+    let node = node::spawn(node::Options::default(), send.clone())
+        .context("cannot start the thread that looks at the node")?;
+    if let Some(dir) = &options.pods {
+        tokio::spawn(forward_pods(dir.clone(), send));
+    }
+    let mut agent = Agent {
+        engine: Engine::new(config, profiles, clock.now()),
+        clock,
+        probes,
+        recorder,
+        log,
+        boards,
+        drained,
+        drains: 0,
+        coverage: Coverage::default(),
+        node,
+    };
+    agent.run(inputs, options.duration()).await?;
+    stop.send_replace(true);
+    served.await.context("the HTTP server was aborted")??;
+    Ok(())
+}
+
+fn start_probes(options: &AgentOptions) -> anyhow::Result<Probes> {
+    let kprobes = !options.no_kprobes;
+    Ok(Probes::start(&ProbeOptions { kprobes }).map_err(probe_fault)?)
+}
+
+fn probe_fault(error: ProbeError) -> Fault {
+    let (exit, to_do) = match error {
+        ProbeError::NoPrivileges { .. } => (
+            Exit::NoPrivileges,
+            "run as root, or give the agent CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE",
+        ),
+        ProbeError::NoBtf { .. } | ProbeError::Field { .. } | ProbeError::Required { .. } => (
+            Exit::Kernel,
+            "see docs/troubleshooting.md for the kernels that are supported",
+        ),
+        ProbeError::Abi { .. } | ProbeError::Object { .. } | ProbeError::System { .. } => {
+            (Exit::Internal, "report it with the output of `uname -r`")
+        }
+    };
+    Fault::new(exit, "the probes cannot start", error.to_string(), to_do)
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Everything the event loop owns.
+struct Agent {
+    engine: Engine,
+    clock: Clock,
+    probes: Probes,
+    recorder: Recorder,
+    log: FindingLog,
+    boards: watch::Sender<Arc<Board>>,
+    drained: Arc<AtomicBool>,
+    drains: u32,
+    coverage: Coverage,
+    node: NodeHandle,
+}
+
+impl Agent {
+    async fn run(
+        &mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        run_for: Option<Duration>,
+    ) -> anyhow::Result<()> {
+        let ring = self.probes.readiness().context(RING)?;
+        let mut stop = std::pin::pin!(told_to_stop(run_for)?);
+        let mut drain = every(DRAIN);
+        let mut sweep = every(SWEEP);
+        let mut batch = Vec::with_capacity(BATCH);
+        self.tell_coverage();
+        loop {
+            let deadline = self.engine.next_deadline().map(|at| self.clock.instant(at));
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                _ = drain.tick() => self.drain()?,
+                _ = sweep.tick() => self.sweep(),
+                ready = ring.readable() => {
+                    ready.context(RING)?;
+                    self.signals();
+                }
+                _ = inputs.recv_many(&mut batch, BATCH) => {
+                    for input in batch.drain(..) {
+                        self.give(input);
+                    }
+                }
+                () = wait_until(deadline) => self.give(Input::Tick),
+            }
+        }
+        self.drain()?;
+        self.recorder.flush();
+        Ok(())
+    }
+
+    /// The one way into the engine.
+    fn give(&mut self, input: Input) {
+        let at = self.clock.now();
+        self.recorder.write(at, &input);
+        self.engine.input(at, input);
+        while let Some(output) = self.engine.next_output() {
+            self.log.write(at, &output);
+        }
+    }
+
+    fn signals(&mut self) {
+        let mut told = Vec::new();
+        self.probes.read_signals(|_, signal| told.push(signal));
+        for signal in told {
+            if let Some(owner) = signal.owner() {
+                self.node.seen(owner.netns, owner.cgroup);
+            }
+            self.give(Input::Signal(signal));
+        }
+    }
+
+    fn edges(&mut self, deltas: Vec<EdgeDelta>) {
+        // First sights carry the process; they come before the counts they belong to.
+        self.signals();
+        for delta in &deltas {
+            let owner = delta.key.owner;
+            self.node.seen(owner.netns, owner.cgroup);
+        }
+        if !deltas.is_empty() {
+            self.give(Input::Edges(deltas));
+        }
+    }
+
+    fn sweep(&mut self) {
+        let deltas = self.probes.sweep();
+        self.edges(deltas);
+    }
+
+    fn drain(&mut self) -> anyhow::Result<()> {
+        let deltas = self.probes.drain().context("cannot read the edges")?;
+        self.edges(deltas);
+        self.sample_programs();
+        self.probes.attach_late();
+        self.tell_coverage();
+        self.give(Input::Stats(self.probes.stats()));
+        self.boards.send_replace(self.engine.board());
+        self.drained.store(true, Ordering::Relaxed);
+        self.recorder.flush();
+        Ok(())
+    }
+
+    fn sample_programs(&mut self) {
+        match self.drains % SAMPLE_EVERY {
+            1 => {
+                if let Err(error) = self.probes.start_sample() {
+                    tracing::debug!(%error, "no run statistics");
+                }
+            }
+            2 => self.probes.end_sample(),
+            _ => {}
+        }
+        self.drains = self.drains.wrapping_add(1);
+    }
+
+    fn tell_coverage(&mut self) {
+        let coverage = Coverage {
+            limits: self.node.limits(),
+            ..self.probes.coverage()
+        };
+        if coverage != self.coverage {
+            self.coverage = coverage.clone();
+            self.give(Input::Coverage(coverage));
+        }
+    }
+}
+
+/// Manifest changes, on their way to the engine.
+async fn forward_pods(dir: std::path::PathBuf, inputs: mpsc::Sender<Input>) {
+    let (send, mut changes) = mpsc::channel(INPUTS);
+    let watching = cluster::watch_pods_dir(dir, send);
+    let forwarding = async {
+        while let Some(change) = changes.recv().await {
+            if inputs.send(Input::Change(change)).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        () = forwarding => {}
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn wait_until(deadline: Option<std::time::Instant>) {
+    match deadline {
+        Some(at) => sleep_until(Instant::from_std(at)).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Done when the agent shall stop: SIGTERM, SIGINT, or its time is over.
+fn told_to_stop(after: Option<Duration>) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        let over = async {
+            match after {
+                Some(after) => tokio::time::sleep(after).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = over => {}
+        }
+    })
+}
