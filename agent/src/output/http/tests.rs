@@ -250,3 +250,22 @@ async fn silent_clients_are_closed_and_make_room() {
         "closed by the server"
     );
 }
+
+#[tokio::test]
+async fn a_silent_client_does_not_keep_the_agent_from_stopping() {
+    let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = serve(listener, fixture::view(fixture::board()), async {
+        drop(stopped.await)
+    });
+    let server = tokio::spawn(server);
+    let _silent = tokio::net::TcpStream::connect(addr).await.unwrap();
+    let answered =
+        spawn_blocking(move || ureq::get(format!("http://{addr}/healthz")).call().is_ok());
+    assert!(answered.await.unwrap());
+    stop.send(()).unwrap();
+    // Far less than the time a silent client may stay.
+    let end = tokio::time::timeout(LONGEST_SILENCE / 4, server).await;
+    end.unwrap().unwrap().unwrap();
+}
