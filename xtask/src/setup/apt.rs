@@ -193,6 +193,8 @@ impl AptRoot {
             // apt's own user may not write into this folder.
             "APT::Sandbox::User=root".to_owned(),
             "APT::Get::List-Cleanup=false".to_owned(),
+            // By default a list that cannot be fetched is only a warning.
+            "APT::Update::Error-Mode=any".to_owned(),
             "Acquire::Languages=none".to_owned(),
             "Acquire::Retries=3".to_owned(),
             // Old suites are frozen: their lists are signed, but no longer renewed.
