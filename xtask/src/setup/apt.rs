@@ -17,6 +17,7 @@ use crate::process;
 
 /// Package lists older than this are fetched again before something is downloaded.
 const LISTS_FRESH: Duration = Duration::from_hours(6);
+const SETTINGS: &str = "apt.conf";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A Debian suite that something is taken from.
@@ -148,6 +149,7 @@ impl AptRoot {
             fs::create_dir_all(self.dir.join(dir))?;
         }
         fs::write(self.dir.join("status"), "")?;
+        fs::write(self.dir.join(SETTINGS), settings(&self.dir))?;
         let lines: String = self
             .suite
             .sources()
@@ -178,33 +180,38 @@ impl AptRoot {
             .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < LISTS_FRESH))
     }
 
-    /// An apt command on this root. Options on the command line win over the system's files, which still apply.
+    /// An apt command on this root.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let dir = self.dir.display();
-        for option in [
-            format!("Dir::State={dir}/state"),
-            format!("Dir::State::status={dir}/status"),
-            format!("Dir::Cache={dir}/cache"),
-            format!("Dir::Etc::sourcelist={dir}/sources.list"),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            "Dir::Etc::preferencesparts=-".to_owned(),
-            "APT::Architecture=amd64".to_owned(),
-            // apt's own user may not write into this folder.
-            "APT::Sandbox::User=root".to_owned(),
-            "APT::Get::List-Cleanup=false".to_owned(),
-            // By default a list that cannot be fetched is only a warning.
-            "APT::Update::Error-Mode=any".to_owned(),
-            "Acquire::Languages=none".to_owned(),
-            "Acquire::Retries=3".to_owned(),
-            // Old suites are frozen: their lists are signed, but no longer renewed.
-            "Acquire::Check-Valid-Until=false".to_owned(),
-        ] {
-            command.arg("-o").arg(option);
-        }
-        command.env("LC_ALL", "C");
+        command
+            .arg("-c")
+            .arg(self.dir.join(SETTINGS))
+            .env("LC_ALL", "C");
         command
     }
+}
+
+/// Settings of one root. apt reads them after the system's own, which still apply where these are silent.
+fn settings(dir: &Path) -> String {
+    let dir = dir.display();
+    format!(
+        "Dir::State \"{dir}/state\";\n\
+         Dir::State::status \"{dir}/status\";\n\
+         Dir::Cache \"{dir}/cache\";\n\
+         Dir::Etc::sourcelist \"{dir}/sources.list\";\n\
+         Dir::Etc::sourceparts \"-\";\n\
+         Dir::Etc::preferencesparts \"-\";\n\
+         APT::Architecture \"amd64\";\n\
+         // apt's own user may not write into this folder.\n\
+         APT::Sandbox::User \"root\";\n\
+         APT::Get::List-Cleanup \"false\";\n\
+         // By default a list that cannot be fetched is only a warning.\n\
+         APT::Update::Error-Mode \"any\";\n\
+         Acquire::Languages \"none\";\n\
+         Acquire::Retries \"3\";\n\
+         // Old suites are frozen: their lists are signed, but no longer renewed.\n\
+         Acquire::Check-Valid-Until \"false\";\n"
+    )
 }
 
 /// Where Debian's archives are, as the system's own apt sources say.
