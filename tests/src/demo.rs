@@ -22,7 +22,7 @@ use crate::load::{self, Loaded};
 use crate::reap::Session;
 use crate::run::{self, Report, Setting};
 use crate::suite;
-use crate::world::World;
+use crate::world::{Net, World};
 
 /// Series shown from `/metrics`, by prefix.
 const SERIES: [&str; 2] = ["sidestep_findings{", "sidestep_interception"];
@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         kernel: options.kernel.clone(),
         base: session.dir.clone(),
         keep: false,
-        kprobes: true,
+        kprobes: run::has_kprobes(),
     };
     let report = tell(options, &setting, &loaded, &session)?;
     Ok(if report.problems.is_empty() {
@@ -87,7 +87,8 @@ fn tell(
     loaded: &Loaded,
     session: &Session,
 ) -> Result<Report> {
-    let scenario = &loaded.scenario;
+    let id = session.run_id(0);
+    let scenario = &loaded.in_subnet(&Net::of(&id).prefix())?;
     let clock = Instant::now();
     let step = |what: &str, text: &str| {
         println!("{:>5.1} s  {what:<8} {text}", clock.elapsed().as_secs_f64());
@@ -95,7 +96,6 @@ fn tell(
         let _ = std::io::stdout().flush();
     };
     println!("{}\n", scenario.description);
-    let id = session.run_id(0);
     let mut world = World::new(&id, &setting.base.join(&id), false)?;
     for pod in &scenario.pod {
         world.add_pod(scenario, pod)?;
@@ -131,7 +131,7 @@ fn tell(
     run::act_and_watch(&mut stage, Some(&agent), &mut seen)?;
     run::watch(&stage, &agent, &mut seen)?;
     agent.check_alive()?;
-    judge::judge(&stage, &seen, &mut report);
+    judge::judge(&stage, &seen, setting.kprobes, &mut report);
     tell_sightings(&stage, &seen);
     show(recipe, &agent)?;
     tell_result(scenario.expect.len(), &report);

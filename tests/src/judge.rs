@@ -56,7 +56,7 @@ impl Seen {
 }
 
 /// Fills the report with what was found, missed and wrong.
-pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, report: &mut Report) {
+pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, kprobes: bool, report: &mut Report) {
     let scenario = stage.scenario;
     let start = stage.affected.unwrap_or_else(Instant::now);
     let mut latest = None;
@@ -95,7 +95,7 @@ pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, report: &mut Report) {
         .all
         .iter()
         .map(|(_, finding)| finding)
-        .filter(|finding| is_unexpected(stage, finding))
+        .filter(|finding| is_unexpected(stage, finding, kprobes))
         .collect();
     for finding in &wrong {
         let pod = finding.pod.as_ref().map_or("the agent", |pod| &pod.name);
@@ -111,7 +111,7 @@ pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, report: &mut Report) {
     report.unexpected = codes(wrong.iter().map(|finding| &finding.code));
 }
 
-fn is_unexpected(stage: &Stage<'_>, finding: &Finding) -> bool {
+fn is_unexpected(stage: &Stage<'_>, finding: &Finding, kprobes: bool) -> bool {
     let scenario = stage.scenario;
     let pod = match &finding.pod {
         None => None,
@@ -134,7 +134,9 @@ fn is_unexpected(stage: &Stage<'_>, finding: &Finding) -> bool {
     let allowed = scenario.allow.iter().any(|allow| {
         allow.code == finding.code && (allow.pod.is_none() || allow.pod.as_deref() == pod)
     });
-    !expected && !allowed
+    // Where kernel functions cannot be probed, the agent has to say so.
+    let says_so = !kprobes && pod.is_none() && finding.code == "agent-degraded";
+    !expected && !allowed && !says_so
 }
 
 /// Compares a counter of the harness's own processes with what the scenario says.

@@ -24,6 +24,23 @@ pub(crate) struct Loaded {
     pub(crate) file: PathBuf,
     /// What it says.
     pub(crate) scenario: Scenario,
+    /// Its text, with the combination's values.
+    text: String,
+}
+
+/// Stands for `10.x.y` of the run; runs share a machine, and two pods with one address would be mixed up.
+const SUBNET: &str = "{subnet}";
+
+impl Loaded {
+    /// The scenario with the addresses of a run.
+    pub(crate) fn in_subnet(&self, subnet: &str) -> Result<Scenario> {
+        let scenario: Scenario = toml::from_str(&self.text.replace(SUBNET, subnet))?;
+        Ok(Scenario {
+            backend: self.scenario.backend,
+            family: self.scenario.family,
+            ..scenario
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -61,12 +78,13 @@ pub(crate) fn file(path: &Path) -> Result<Vec<Loaded>> {
     expand(&text)
         .and_then(|all| {
             all.into_iter()
-                .map(|(id, scenario)| {
+                .map(|(id, scenario, text)| {
                     validate(&scenario)?;
                     Ok(Loaded {
                         id,
                         file: path.to_path_buf(),
                         scenario,
+                        text,
                     })
                 })
                 .collect()
@@ -74,7 +92,7 @@ pub(crate) fn file(path: &Path) -> Result<Vec<Loaded>> {
         .with_context(|| format!("{}: not a usable scenario; {MORE}", path.display()))
 }
 
-fn expand(text: &str) -> Result<Vec<(String, Scenario)>> {
+fn expand(text: &str) -> Result<Vec<(String, Scenario, String)>> {
     let matrix = toml::from_str::<OnlyMatrix>(text)?.matrix;
     let mut all = Vec::new();
     for backend in or_none(&matrix.backend) {
@@ -93,11 +111,15 @@ fn or_none<T: Copy>(values: &[T]) -> Vec<Option<T>> {
     }
 }
 
-fn one(text: &str, backend: Option<Backend>, family: Option<Family>) -> Result<(String, Scenario)> {
+fn one(
+    text: &str,
+    backend: Option<Backend>,
+    family: Option<Family>,
+) -> Result<(String, Scenario, String)> {
     let text = text
         .replace("{backend}", &backend.unwrap_or_default().to_string())
         .replace("{family}", &family.unwrap_or_default().to_string());
-    let mut scenario: Scenario = toml::from_str(&text)?;
+    let mut scenario: Scenario = toml::from_str(&text.replace(SUBNET, "10.90.0"))?;
     let mut id = scenario.name.clone();
     if let Some(backend) = backend {
         scenario.backend = backend;
@@ -107,7 +129,7 @@ fn one(text: &str, backend: Option<Backend>, family: Option<Family>) -> Result<(
         scenario.family = family;
         id = format!("{id}/{family}");
     }
-    Ok((id, scenario))
+    Ok((id, scenario, text))
 }
 
 fn validate(scenario: &Scenario) -> Result<()> {
@@ -248,7 +270,7 @@ mod tests {
         "name = \"x\"\ndescription = \"\"\n[[pod]]\nname = \"a\"\nmesh = \"istio\"\n";
 
     fn refused(text: &str) -> String {
-        let checked = expand(text).and_then(|all| all.iter().try_for_each(|(_, s)| validate(s)));
+        let checked = expand(text).and_then(|all| all.iter().try_for_each(|(_, s, _)| validate(s)));
         format!("{:#}", checked.unwrap_err())
     }
 

@@ -86,9 +86,14 @@ pub(crate) fn tail(path: &Path, lines: usize) -> String {
         .join("\n")
 }
 
+/// This program, under its own name: `exe` would say nothing in the agent's evidence.
+pub(crate) fn myself() -> Command {
+    Command::new(std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()))
+}
+
 /// A command of this program in a place, not yet started.
 pub(crate) fn actor(place: &Place) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = myself();
     command.arg("actor");
     place.add_to(&mut command);
     command

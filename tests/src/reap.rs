@@ -9,7 +9,7 @@
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -68,7 +68,7 @@ impl Session {
         std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let stop = Arc::new(AtomicBool::new(false));
         watch_signals(&stop)?;
-        let mut reaper = Command::new("/proc/self/exe")
+        let mut reaper = crate::process::myself()
             .args(["reap", &id])
             .arg(&dir)
             .stdin(Stdio::piped())

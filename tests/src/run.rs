@@ -19,7 +19,7 @@ use crate::agent::{Agent, Recipe};
 use crate::judge::{Seen, codes, fact, judge};
 use crate::load::Loaded;
 use crate::spec::{AgentStart, Requirement, Scenario};
-use crate::world::{self, World};
+use crate::world::{self, Net, World};
 
 /// Between two looks at the findings.
 const POLL: Duration = Duration::from_millis(100);
@@ -92,6 +92,11 @@ pub(crate) enum Skip {
     Missing(String),
 }
 
+/// Whether this kernel lets programs attach to its functions.
+pub(crate) fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+}
+
 /// Whether the scenario can be run at all.
 pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
     scenario
@@ -112,7 +117,10 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
 pub(crate) fn run(setting: &Setting, loaded: &Loaded, id: &str, stop: &AtomicBool) -> Report {
     let mut report = Report::new(setting, loaded);
     let dir = actions::run_dir(&setting.base, id);
-    if let Err(error) = play(setting, &loaded.scenario, id, &dir, stop, &mut report) {
+    let played = loaded
+        .in_subnet(&Net::of(id).prefix())
+        .and_then(|scenario| play(setting, &scenario, id, &dir, stop, &mut report));
+    if let Err(error) = played {
         report.problems.push(format!("{error:#}"));
     }
     if !setting.keep {
@@ -158,7 +166,13 @@ fn play(
         agent = start(&world)?;
     }
     let mut seen = Seen::default();
-    let outcome = observe(&mut stage, agent.as_mut(), &mut seen, report);
+    let outcome = observe(
+        &mut stage,
+        agent.as_mut(),
+        &mut seen,
+        setting.kprobes,
+        report,
+    );
     if outcome.is_err() || !report.problems.is_empty() {
         report.details = details(&stage, agent.as_ref(), &seen);
     }
@@ -170,6 +184,7 @@ fn observe(
     stage: &mut Stage<'_>,
     agent: Option<&mut Agent>,
     seen: &mut Seen,
+    kprobes: bool,
     report: &mut Report,
 ) -> Result<()> {
     let scenario = stage.scenario;
@@ -184,7 +199,7 @@ fn observe(
             watch(stage, agent, seen)?;
             agent.check_alive()?;
         }
-        judge(stage, seen, report);
+        judge(stage, seen, kprobes, report);
     }
     acted?;
     for check in &scenario.check {

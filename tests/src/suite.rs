@@ -208,7 +208,7 @@ fn setting(options: &Options, session: &Session) -> Result<Setting> {
         kernel: options.kernel.clone(),
         base: session.dir.clone(),
         keep: options.keep,
-        kprobes: Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+        kprobes: run::has_kprobes(),
     })
 }
 

@@ -18,13 +18,56 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::manifest::{self, Placed};
 use crate::place::Place;
+use crate::process;
 use crate::rules::{self, Install};
 use crate::spec::{Backend, Family, Mesh, Pod, Scenario};
 use crate::{cgroup, command};
 
-/// The node's own address on the bridge, where probes come from.
-pub(crate) const NODE_V4: Ipv4Addr = Ipv4Addr::new(10, 90, 255, 254);
-const NODE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x90, 0, 0, 0, 0, 0, 0xfffe);
+/// Addresses of a run, which no other run on the machine has: `10.x.y.0/24` and `fd00:90:…::/64`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Net {
+    v4: [u8; 3],
+    v6: [u16; 4],
+}
+
+impl Net {
+    /// From the run's id, 8 hex digits.
+    pub(crate) fn of(id: &str) -> Self {
+        let number = u32::from_str_radix(id, 16).unwrap_or_default();
+        let [a, b, c, d] = number.to_be_bytes();
+        Self {
+            // 10.64 to 10.191, away from what clouds and containers like to use.
+            v4: [10, 64 | (a ^ c) & 0x3f, b ^ d],
+            v6: [
+                0xfd00,
+                0x90,
+                u16::from_be_bytes([a, b]),
+                u16::from_be_bytes([c, d]),
+            ],
+        }
+    }
+
+    /// `10.x.y`
+    pub(crate) fn prefix(self) -> String {
+        let [a, b, c] = self.v4;
+        format!("{a}.{b}.{c}")
+    }
+
+    fn v4(self, host: u8) -> Ipv4Addr {
+        let [a, b, c] = self.v4;
+        Ipv4Addr::new(a, b, c, host)
+    }
+
+    fn v6(self, host: u8) -> Ipv6Addr {
+        let [a, b, c, d] = self.v6;
+        Ipv6Addr::new(a, b, c, d, 0, 0, 0, host.into())
+    }
+
+    /// The node's own address on the bridge, where probes come from.
+    pub(crate) fn node(self) -> Ipv4Addr {
+        self.v4(254)
+    }
+}
 
 /// A pod that stands.
 #[derive(Clone, Debug)]
@@ -52,6 +95,8 @@ pub(crate) struct World {
     pub(crate) id: String,
     /// Folder for manifests, logs, counters.
     pub(crate) dir: PathBuf,
+    /// Addresses.
+    pub(crate) net: Net,
     /// Pods.
     pub(crate) pods: Vec<Standing>,
     root: PathBuf,
@@ -64,6 +109,7 @@ impl World {
         let world = Self {
             id: id.to_owned(),
             dir: dir.to_path_buf(),
+            net: Net::of(id),
             pods: Vec::new(),
             root: cgroup::root()?,
             keep,
@@ -77,7 +123,9 @@ impl World {
             &node,
             &format!(
                 "link set lo up\nlink add br0 type bridge\nlink set br0 addrgenmode none\nlink set br0 up\n\
-                 addr add {NODE_V4}/16 dev br0\naddr add {NODE_V6}/64 dev br0 nodad\n"
+                 addr add {}/24 dev br0\naddr add {}/64 dev br0 nodad\n",
+                world.net.node(),
+                world.net.v6(254)
             ),
         )?;
         Ok(world)
@@ -225,13 +273,12 @@ impl World {
             .families
             .clone()
             .unwrap_or_else(|| vec![scenario.family]);
-        let index = u16::try_from(self.pods.len() + 1).unwrap_or(u16::MAX);
-        let [high, low] = index.to_be_bytes();
+        let host = u8::try_from(self.pods.len() + 1).unwrap_or(u8::MAX);
         let addresses = families
             .iter()
             .map(|family| match family {
-                Family::Ipv4 => Ipv4Addr::new(10, 90, high, low).into(),
-                Family::Ipv6 => Ipv6Addr::new(0xfd00, 0x90, 0, 0, 0, 0, 0, index).into(),
+                Family::Ipv4 => self.net.v4(host).into(),
+                Family::Ipv6 => self.net.v6(host).into(),
             })
             .collect();
         (families, addresses)
@@ -255,10 +302,16 @@ impl World {
         for address in &pod.addresses {
             let line = match address {
                 IpAddr::V4(ip) => {
-                    format!("addr add {ip}/16 dev eth0\nroute add default via {NODE_V4}\n")
+                    format!(
+                        "addr add {ip}/24 dev eth0\nroute add default via {}\n",
+                        self.net.node()
+                    )
                 }
                 IpAddr::V6(ip) => {
-                    format!("addr add {ip}/64 dev eth0 nodad\nroute add default via {NODE_V6}\n")
+                    format!(
+                        "addr add {ip}/64 dev eth0 nodad\nroute add default via {}\n",
+                        self.net.v6(254)
+                    )
                 }
             };
             text.push_str(&line);
@@ -361,7 +414,7 @@ fn batch(netns: &str, commands: &str) -> Result<()> {
 
 /// A command that runs another program in a place.
 pub(crate) fn inside(place: &Place) -> Command {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = process::myself();
     command.arg("actor");
     place.add_to(&mut command);
     command.arg("exec");

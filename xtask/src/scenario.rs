@@ -198,7 +198,7 @@ fn on_host(options: &RunOptions, programs: &Programs) -> Result<bool> {
     if let Some(envoy) = &programs.envoy {
         command.arg("--envoy").arg(envoy);
     }
-    command.args(["--jobs", &options.jobs.unwrap_or(4).to_string()]);
+    command.args(["--jobs", &options.jobs.unwrap_or(8).to_string()]);
     if options.keep {
         command.arg("--keep");
     }

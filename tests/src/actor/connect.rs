@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -226,7 +226,7 @@ fn inherited(options: &Options, place: &Place) -> Result<Tally> {
     let mut sum = Tally::default();
     for _ in 0..options.count {
         let socket: OwnedFd = open_as(options)?.into();
-        let mut child = Command::new("/proc/self/exe");
+        let mut child = crate::process::myself();
         child.arg("actor");
         let child_place = Place {
             netns: None,

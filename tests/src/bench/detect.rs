@@ -2,6 +2,7 @@
 //!
 //! Pods without rules that have been there for a while each make their first connection, one after the other.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +17,7 @@ use crate::command;
 use crate::process;
 use crate::reap::Session;
 use crate::spec::Scenario;
-use crate::world::{NODE_V4, Standing, World};
+use crate::world::{Standing, World};
 
 const PORT: u16 = 7000;
 /// A pod that just started is given time; these have started long ago.
@@ -69,7 +70,7 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, trials: u16) -> Result
     thread::sleep(AGE);
     let mut times = Vec::new();
     for pod in &world.pods {
-        times.push(trial(&agent, pod)?);
+        times.push(trial(&agent, pod, world.net.node())?);
         // Trials start at all phases of the agent's second.
         thread::sleep(Duration::from_millis(130));
     }
@@ -78,10 +79,10 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, trials: u16) -> Result
     }))
 }
 
-fn trial(agent: &Agent, pod: &Standing) -> Result<f64> {
+fn trial(agent: &Agent, pod: &Standing, node: Ipv4Addr) -> Result<f64> {
     let place = process::place_in(pod, "app", None, None)?;
     let mut command = process::actor(&place);
-    command.args(["connect", "--bare", "--to", &format!("{NODE_V4}:{PORT}")]);
+    command.args(["connect", "--bare", "--to", &format!("{}:{PORT}", node)]);
     let tally: Tally =
         serde_json::from_str(&command::run(&mut command)?).context("the client's result")?;
     ensure!(tally.ok == 1, "the connection failed: {tally:?}");

@@ -15,7 +15,7 @@ use crate::command;
 use crate::process;
 use crate::reap::Session;
 use crate::spec::Scenario;
-use crate::world::{NODE_V4, World};
+use crate::world::World;
 
 /// With 250 pods: 5 000 edges out and 5 000 in.
 const PORTS: std::ops::Range<u16> = 7000..7020;
@@ -63,7 +63,7 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
                 "--rate",
                 "1000000",
                 "--to",
-                &format!("{NODE_V4}:{port}"),
+                &format!("{}:{port}", world.net.node()),
             ]);
             command::run(&mut command)?;
         }

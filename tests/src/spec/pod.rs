@@ -24,7 +24,7 @@ pub(crate) struct Pod {
     pub(crate) manifest: Option<String>,
     /// Families in the order of `status.podIPs`; the scenario's family if not given.
     pub(crate) families: Option<Vec<Family>>,
-    /// Addresses in place of automatic ones, inside 10.90.0.0/16 or fd00:90::/64.
+    /// Addresses in place of automatic ones, inside the run's subnet.
     #[serde(default)]
     pub(crate) addresses: Vec<IpAddr>,
     /// Added to the manifest.
