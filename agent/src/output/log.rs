@@ -1,4 +1,4 @@
-//! Findings as structured log lines, and the log's set-up.
+//! Findings and troubles as structured log lines, and the log's set-up.
 //!
 //! A log pipeline gets one line when a finding opens and one when it resolves, with the
 //! same field names as the JSON API. Lines are rate-limited by a token bucket, because a
@@ -6,6 +6,7 @@
 //! and told. The board still has everything: the log must never be the only place.
 
 use std::{
+    collections::BTreeMap,
     io::IsTerminal,
     sync::{
         Arc,
@@ -76,13 +77,14 @@ const BURST: u64 = 50;
 /// Microseconds in which one more line is allowed.
 const REFILL_MICROS: u64 = 1_000_000;
 
-/// Writes the engine's outputs to the log, at most [`BURST`] at once and one a second after that.
+/// Writes the engine's outputs and its sources' troubles to the log, at most [`BURST`] at once and one a second after that.
 #[derive(Debug)]
 pub struct FindingLog {
     tokens: u64,
     refilled: Time,
     suppressed: u64,
     suppressed_total: Arc<AtomicU64>,
+    sources: BTreeMap<String, String>,
 }
 
 impl Default for FindingLog {
@@ -92,6 +94,7 @@ impl Default for FindingLog {
             refilled: Time(0),
             suppressed: 0,
             suppressed_total: Arc::default(),
+            sources: BTreeMap::new(),
         }
     }
 }
@@ -99,6 +102,33 @@ impl Default for FindingLog {
 impl FindingLog {
     /// Logs one output at `now`, or counts it as suppressed. Tells whether it was logged.
     pub fn write(&mut self, now: Time, output: &Output) -> bool {
+        if !self.allowed(now) {
+            return false;
+        }
+        match output {
+            Output::Opened(finding) => opened(finding),
+            Output::Resolved(finding) => resolved(finding),
+        }
+        true
+    }
+
+    /// Logs which sources of identity got into trouble or out of it since the last call.
+    pub fn sources(&mut self, now: Time, sources: &[(String, String)]) {
+        let before = std::mem::replace(&mut self.sources, sources.iter().cloned().collect());
+        for (source, trouble) in sources {
+            if before.get(source) != Some(trouble) && self.allowed(now) {
+                tracing::warn!(%source, %trouble, "a source of identity is in trouble");
+            }
+        }
+        for source in before.keys() {
+            if !self.sources.contains_key(source) && self.allowed(now) {
+                tracing::info!(%source, "the source of identity works again");
+            }
+        }
+    }
+
+    /// Whether one more line may be written now; if not, it is counted.
+    fn allowed(&mut self, now: Time) -> bool {
         self.refill(now);
         if self.tokens == 0 {
             self.suppressed = self.suppressed.saturating_add(1);
@@ -110,12 +140,8 @@ impl FindingLog {
         if before > 0 {
             tracing::warn!(
                 suppressed = before,
-                "finding lines left out of the log; see /v1/findings"
+                "lines left out of the log; see /v1/findings"
             );
-        }
-        match output {
-            Output::Opened(finding) => opened(finding),
-            Output::Resolved(finding) => resolved(finding),
         }
         true
     }

@@ -110,6 +110,30 @@ fn a_flood_is_cut_and_counted() {
 }
 
 #[test]
+fn a_source_is_told_when_its_trouble_changes() {
+    let trouble = |text: &str| vec![("pods-dir".to_owned(), text.to_owned())];
+    let mut log = FindingLog::default();
+    let lines = logged(|| {
+        for sources in [trouble("a"), trouble("a"), trouble("b"), vec![], vec![]] {
+            log.sources(fixture::NOW, &sources);
+        }
+    });
+    let told: Vec<(&str, Option<&str>)> = lines
+        .iter()
+        .map(|line| {
+            (
+                line["level"].as_str().unwrap(),
+                line.get("trouble").and_then(Value::as_str),
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [("WARN", Some("a")), ("WARN", Some("b")), ("INFO", None)]
+    );
+}
+
+#[test]
 fn a_bad_filter_is_named() {
     let error = init(LogFormat::Text, "sidestep=loud=1").unwrap_err();
     assert!(error.to_string().contains("sidestep=loud=1"), "{error}");
