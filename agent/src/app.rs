@@ -258,7 +258,9 @@ impl Agent {
         self.probes.attach_late();
         self.tell_coverage();
         self.give(Input::Stats(self.probes.stats()));
-        self.boards.send_replace(self.engine.board());
+        let board = self.engine.board();
+        self.log.sources(board.at, &board.sources);
+        self.boards.send_replace(board);
         self.drained.store(true, Ordering::Relaxed);
         self.recorder.flush();
         Ok(())
