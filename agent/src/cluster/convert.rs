@@ -1,4 +1,8 @@
 //! A Kubernetes Pod, trimmed to the few fields that decide what should be captured.
+//!
+//! Every source of pods goes through here, so that a pod means the same wherever it came
+//! from. It copies and defaults as the API does, and judges nothing: what a field means to
+//! a mesh is the profile's business. Values taken from Secrets are never looked at.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

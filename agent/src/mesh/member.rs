@@ -1,9 +1,14 @@
 //! Does this pod belong to this mesh, and what does the mesh mean to capture there?
+//!
+//! The manifest decides; a proxy's container makes a member, unless a sign says that this
+//! one is run without rules on purpose. Without a manifest the proxy's own listening
+//! sockets give it away. What cannot be understood must never make a pod no member: it
+//! would go unwatched.
 
 use super::{
     capture::Rules,
     intent::{Intent, IntentSource},
-    ports,
+    ports::{self, PortSet},
     profile::{Mode, Profile, Setting, Sign},
     read::{Reader, Sourced, parse_bool, parse_id, parse_names},
 };
@@ -17,7 +22,11 @@ pub(super) fn has_manifest(pod: &Pod) -> bool {
 /// The intent, if the manifest says that the pod is a member.
 pub(super) fn by_manifest(profile: &Profile, pod: &Pod) -> Option<Intent> {
     let proxy = named(pod, &profile.members.proxy_containers)?;
-    if profile.skip.iter().any(|sign| shows(sign, pod, proxy)) {
+    if profile
+        .skip
+        .iter()
+        .any(|sign| shows(sign, pod, Some(proxy)))
+    {
         return None;
     }
     // An init container that never ends is a sidecar: it installs nothing.
@@ -51,7 +60,7 @@ fn named<'a>(pod: &'a Pod, names: &[String]) -> Option<&'a Container> {
     pod.containers.iter().find(|c| names.contains(&c.name))
 }
 
-fn shows(sign: &Sign, pod: &Pod, proxy: &Container) -> bool {
+fn shows(sign: &Sign, pod: &Pod, proxy: Option<&Container>) -> bool {
     let one_of = |value: Option<&String>, values: &[String]| {
         value.is_some_and(|value| values.is_empty() || values.contains(value))
     };
@@ -59,7 +68,7 @@ fn shows(sign: &Sign, pod: &Pod, proxy: &Container) -> bool {
         Sign::HostNetwork => pod.host_network,
         Sign::Label { key, values } => one_of(pod.labels.get(key), values),
         Sign::Annotation { key, values } => one_of(pod.annotations.get(key), values),
-        Sign::ProxyArgument { value } => proxy.args.contains(value),
+        Sign::ProxyArgument { value } => proxy.is_some_and(|proxy| proxy.args.contains(value)),
     }
 }
 
@@ -80,7 +89,9 @@ fn intent(
     let outbound_port = port(&mut reader, Setting::OutboundPort, capture.outbound_port);
     let inbound_port = port(&mut reader, Setting::InboundPort, capture.inbound_port);
     let (uid, gid) = ids(profile, proxy, &mut reader);
-    let rules = rules(profile, init.is_some(), &mut reader);
+    let (inbound, outbound) = exempt(profile, pod, proxy, init);
+    let mut rules = rules(profile, &mut reader);
+    (rules.exempt_inbound_ports, rules.exempt_outbound_ports) = (inbound, outbound);
     let mut describe = describe(&rules, outbound_port, inbound_port, init);
     describe.extend(describe_rest(&mut reader, source));
     let members = &profile.members;
@@ -121,15 +132,38 @@ fn ids(
     )
 }
 
-fn rules(profile: &Profile, with_init: bool, reader: &mut Reader) -> Rules {
+/// Ports left alone whatever the settings say, inbound and outbound.
+fn exempt(
+    profile: &Profile,
+    pod: &Pod,
+    proxy: Option<&Container>,
+    init: Option<&Container>,
+) -> (PortSet, PortSet) {
+    let exempt = &profile.exempt;
+    let always = (exempt.inbound_ports.clone(), exempt.outbound_ports.clone());
+    if init.is_some() {
+        return always;
+    }
+    let (mut inbound, mut outbound) = always;
+    inbound = inbound.union(&exempt.inbound_ports_without_init);
+    for pods in exempt
+        .pods_without_init
+        .iter()
+        .filter(|pods| shows(&pods.sign, pod, proxy))
+    {
+        inbound = inbound.union(&pods.inbound_ports);
+        outbound = outbound.union(&pods.outbound_ports);
+    }
+    (inbound, outbound)
+}
+
+fn rules(profile: &Profile, reader: &mut Reader) -> Rules {
     let mut own_ports = profile.capture.own_ports.clone();
     for port in reader.all(Setting::OwnPort, ports::parse_port) {
         if !own_ports.contains(&port) {
             own_ports.push(port);
         }
     }
-    let exempt = &profile.exempt;
-    let inbound = exempt.inbound_ports.clone();
     let mode = reader.get(Setting::Mode, |text| profile.mode(text));
     let mut ports = |setting| reader.get(setting, str::parse).unwrap_or_default();
     let include_inbound_ports = ports(Setting::IncludeInboundPorts);
@@ -149,11 +183,8 @@ fn rules(profile: &Profile, with_init: bool, reader: &mut Reader) -> Rules {
         exclude_outbound_ports,
         include_outbound_ranges: ranges(Setting::IncludeOutboundRanges),
         exclude_outbound_ranges: ranges(Setting::ExcludeOutboundRanges),
-        exempt_inbound_ports: match with_init {
-            true => inbound,
-            false => inbound.union(&exempt.inbound_ports_without_init),
-        },
-        exempt_outbound_ports: exempt.outbound_ports.clone(),
+        exempt_inbound_ports: PortSet::default(),
+        exempt_outbound_ports: PortSet::default(),
         inbound_exclusions_need_wildcard: profile.capture.inbound_exclusions_need_wildcard,
         own_ports,
         inbound_bind: profile.capture.inbound_bind.clone(),

@@ -17,6 +17,7 @@ pub use intent::{Exemption, Expectation, Intent, IntentSource};
 pub use nets::NetSet;
 pub use ports::PortSet;
 pub use profile::{
-    Argument, Capture, Exempt, Members, Mode, Profile, ProfileError, Repeated, Setting, Sign,
+    Argument, Capture, Exempt, ExemptPods, Members, Mode, Profile, ProfileError, Repeated, Setting,
+    Sign,
 };
 pub use profiles::Profiles;

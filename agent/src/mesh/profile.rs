@@ -144,6 +144,22 @@ pub struct Exempt {
     pub outbound_ports: PortSet,
     /// More inbound ports, where no init container installed the rules.
     pub inbound_ports_without_init: PortSet,
+    /// More ports for some pods, where no init container installed the rules.
+    pub pods_without_init: Vec<ExemptPods>,
+}
+
+/// Ports that the mesh leaves alone in some pods.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExemptPods {
+    /// In which pods.
+    pub sign: Sign,
+    /// Inbound ports.
+    #[serde(default)]
+    pub inbound_ports: PortSet,
+    /// Outbound ports.
+    #[serde(default)]
+    pub outbound_ports: PortSet,
 }
 
 /// What an annotation or an argument can mean.

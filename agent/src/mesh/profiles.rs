@@ -91,7 +91,12 @@ fn read(mut files: Vec<(String, String)>) -> Result<Vec<Profile>, ProfileError> 
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 
-    use super::{EMBEDDED, Profiles};
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::{EMBEDDED, Profile, Profiles};
+    use crate::model::{Container, ContainerKind, Pod, PodKey};
 
     const SMALL: &str = r#"
 name = "small"
@@ -177,5 +182,77 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             error.contains("a.toml") && error.contains("b.toml"),
             "{error}"
         );
+    }
+
+    fn container(name: &str, kind: ContainerKind, args: Vec<String>) -> Container {
+        Container {
+            name: name.to_owned(),
+            kind,
+            id: None,
+            args,
+            env: [].into(),
+            run_as_user: None,
+            run_as_group: None,
+            ports: vec![],
+        }
+    }
+
+    /// A member of the mesh, with values for its annotations and arguments, in turn.
+    fn member(profile: &Profile, values: &[String], init: bool) -> Pod {
+        let mut values = values.iter().cycle().cloned();
+        let members = &profile.members;
+        let mut containers = vec![container(
+            &members.proxy_containers[0],
+            ContainerKind::Main,
+            vec![],
+        )];
+        if let (true, Some(name)) = (init, members.init_containers.first()) {
+            let flags = profile
+                .arguments
+                .iter()
+                .flat_map(|argument| &argument.flags);
+            let args = flags
+                .flat_map(|flag| [Some(flag.clone()), values.next()])
+                .flatten();
+            containers.push(container(name, ContainerKind::Init, args.collect()));
+        }
+        let keys = profile.annotations.keys();
+        Pod {
+            key: PodKey {
+                namespace: "n".to_owned(),
+                name: "p".to_owned(),
+            },
+            uid: String::new(),
+            workload: None,
+            labels: [].into(),
+            annotations: keys
+                .filter_map(|key| Some((key.clone(), values.next()?)))
+                .collect(),
+            namespace_labels: [].into(),
+            host_network: false,
+            ips: vec![],
+            containers,
+            netns_path: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_leaves_a_member_a_member(
+            values in prop::collection::vec("[0-9,.:/*-]{0,12}|\\PC{0,8}|10\\.0\\.0\\.0/8|80-90|true", 1..6),
+            init in any::<bool>(),
+            ip in any::<IpAddr>(),
+            port in any::<u16>(),
+        ) {
+            for profile in &Profiles::embedded().unwrap().0 {
+                let pod = member(profile, &values, init);
+                let profiles = Profiles(vec![profile.clone()]);
+                let intent = profiles.intent(&pod, &[]);
+                let intent = intent.ok_or_else(|| TestCaseError::fail("no member any more"))?;
+                let _ = intent.outbound((ip, port).into(), &[ip]);
+                let _ = intent.inbound(ip, port, &[]);
+                prop_assert!(intent.problems.iter().all(|problem| problem.contains("is ignored")));
+            }
+        }
     }
 }

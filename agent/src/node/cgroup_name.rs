@@ -98,6 +98,7 @@ mod tests {
     const ID: &str = "1111111111111111111111111111111111111111111111111111111111111111";
     const INNER: &str = "2222222222222222222222222222222222222222222222222222222222222222";
 
+    // lint: long because it is one table, a line for each form met.
     #[test]
     fn every_form_is_read() {
         for (path, uid, id) in [

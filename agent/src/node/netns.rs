@@ -1,4 +1,8 @@
 //! Network namespaces of the node: by process, by name, and their addresses.
+//!
+//! A namespace has no name of its own: it is known by what shows it (a process inside, a
+//! file it is kept under, a cgroup whose processes are inside), and forgotten when nothing
+//! does. It must never be kept alive from here: nothing of it stays open.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

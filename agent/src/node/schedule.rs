@@ -1,4 +1,8 @@
-//! When to scan, and what is worth a scan of its own. Pure: times are handed in.
+//! When to scan, and what is worth a scan of its own.
+//!
+//! Quick when something happens, and still only a share of the time however much happens:
+//! a node that starts a thousand pods a minute must not pay for being watched. Pure: times
+//! are handed in.
 
 use std::{
     collections::{BTreeSet, HashMap},
