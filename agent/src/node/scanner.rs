@@ -79,6 +79,7 @@ impl Look {
 pub struct Scanner {
     paths: Paths,
     round: u64,
+    hierarchies: Hierarchies,
     unified: Tree,
     legacy: Tree,
     cgroups: BTreeMap<CgroupId, Seen>,
@@ -106,6 +107,7 @@ impl Scanner {
             namespaces: Namespaces::new(paths.clone()),
             paths,
             round: 0,
+            hierarchies: Hierarchies::default(),
             unified: Tree::default(),
             legacy: Tree::default(),
             cgroups: BTreeMap::new(),
@@ -179,8 +181,11 @@ impl Scanner {
     }
 
     fn scan_cgroups(&mut self, look: Look, refused: &mut Refused) {
-        let table = fs::read_to_string(self.paths.proc.join("self/mountinfo")).unwrap_or_default();
-        let Hierarchies { unified, legacy } = mounts::hierarchies(&table);
+        if look.closely {
+            let table = fs::read_to_string(self.paths.proc.join("self/mountinfo"));
+            self.hierarchies = mounts::hierarchies(&table.unwrap_or_default());
+        }
+        let Hierarchies { unified, legacy } = self.hierarchies.clone();
         self.parents.clear();
         self.limits = limits(unified.as_ref(), legacy.as_ref());
         if unified.is_none() && legacy.is_none() {

@@ -58,7 +58,7 @@ impl Default for Options {
             paths: Paths::default(),
             scan_every: Duration::from_secs(2),
             sample_every: Duration::from_secs(1),
-            samples: 32,
+            samples: 64,
         }
     }
 }
