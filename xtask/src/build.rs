@@ -18,7 +18,7 @@ use crate::{paths, process};
 /// The target of the static programs; given explicitly so that its flags do not touch build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const BPF_TARGET: &str = "bpfel-unknown-none";
-/// Where `agent/build.rs` is told the object is.
+/// Where `agent/build.rs` may be told of another object than ours.
 const OBJECT_VARIABLE: &str = "SIDESTEP_EBPF_OBJECT";
 
 /// `cargo xtask build`
@@ -141,7 +141,9 @@ pub(crate) fn programs(
     command
         .arg("build")
         .current_dir(paths::workspace())
-        .env(OBJECT_VARIABLE, paths::ebpf_object());
+        // Not set to our own object, which is found without: cargo would rebuild the agent whenever a build with the
+        // variable follows one without.
+        .env_remove(OBJECT_VARIABLE);
     for program in wanted {
         command.args(["--package", program.package()]);
     }

@@ -32,6 +32,9 @@ pub(crate) struct Options {
     machines: Option<usize>,
 }
 
+/// This program, even if it has been rebuilt since it was started.
+const OURSELVES: &str = "/proc/self/exe";
+
 /// What came of a stage.
 #[derive(Debug)]
 struct Outcome {
@@ -180,7 +183,7 @@ fn place(options: &Options, place: &str, inputs: Inputs, prefix: &str) -> Result
 
 /// Runs `cargo xtask scenario` in a process of its own, whose lines are passed on; returns the last, which is the sum.
 fn scenarios(place: &str, prefix: &str) -> Result<String> {
-    let mut child = Command::new(std::env::current_exe()?)
+    let mut child = Command::new(OURSELVES)
         .args(["scenario", "run", "--all", "--kernel", place])
         .stdout(Stdio::piped())
         .spawn()
