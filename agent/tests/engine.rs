@@ -1,5 +1,7 @@
 //! The engine as a whole, fed by hand: each finding with its healthy twin, late binding,
 //! inode reuse, the findings' life, and the laws that hold for any input.
+//!
+//! Everything goes through the public interface, as recordings do.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 
@@ -8,5 +10,11 @@ mod kit;
 
 #[path = "engine/bypass.rs"]
 mod bypass;
+#[path = "engine/exempt.rs"]
+mod exempt;
+#[path = "engine/identity.rs"]
+mod identity;
+#[path = "engine/laws.rs"]
+mod laws;
 #[path = "engine/stuck.rs"]
 mod stuck;

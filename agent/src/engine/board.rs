@@ -308,6 +308,9 @@ pub struct Board {
     pub findings: Vec<Finding>,
     /// Edges, most recent first.
     pub edges: Vec<EdgeRow>,
+    /// Connections of the node itself and of nothing else, outside every pod.
+    #[serde(default)]
+    pub host_connections: u64,
     /// Connections whose pod is unknown and stayed so, by reason.
     pub unattributed: Vec<Loss>,
     /// What the node lets us see.

@@ -35,6 +35,7 @@ pub(super) fn board(engine: &mut Engine) -> Board {
         started: engine.started,
         findings,
         edges,
+        host_connections: engine.ledger.host(),
         unattributed: engine.ledger.unattributed_rows(),
         coverage: engine.coverage.clone(),
         kernel: engine.stats.clone(),

@@ -69,10 +69,7 @@ impl Engine {
                 None
             }
             Who::Host => {
-                self.ledger.host = self
-                    .ledger
-                    .host
-                    .saturating_add(ledger::total(&delta.counts));
+                self.ledger.count_host(ledger::total(&delta.counts));
                 None
             }
             Who::Unknown(_) if waited < POD_WAIT_US => Some(delta),

@@ -76,12 +76,30 @@ impl Account {
 pub(super) struct Ledger {
     accounts: BTreeMap<PodId, Account>,
     /// The node's own connections, outside every pod.
-    pub(super) host: u64,
+    host: u64,
+    /// Every connection that came by, wherever it was counted.
+    total: u64,
     /// Connections nobody claimed, by reason.
     unattributed: BTreeMap<&'static str, u64>,
 }
 
 impl Ledger {
+    /// Counts `n` connections of the node's own.
+    pub(super) fn count_host(&mut self, n: u64) {
+        self.host = self.host.saturating_add(n);
+        self.total = self.total.saturating_add(n);
+    }
+
+    /// Connections of the node's own.
+    pub(super) const fn host(&self) -> u64 {
+        self.host
+    }
+
+    /// Every connection counted so far, also those of pods that are forgotten.
+    pub(super) const fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Counts `n` connections of a pod.
     pub(super) fn count(
         &mut self,
@@ -91,6 +109,7 @@ impl Ledger {
         (leg, verdict): (Leg, Verdict),
         n: u64,
     ) {
+        self.total = self.total.saturating_add(n);
         let account = self.accounts.entry(pod).or_default();
         let connections = account.connections.entry((leg, outcome)).or_default();
         *connections = connections.saturating_add(n);
@@ -108,6 +127,7 @@ impl Ledger {
 
     /// Counts `n` connections whose pod stayed unknown.
     pub(super) fn unattributed(&mut self, reason: &'static str, n: u64) {
+        self.total = self.total.saturating_add(n);
         let count = self.unattributed.entry(reason).or_default();
         *count = count.saturating_add(n);
     }

@@ -119,6 +119,13 @@ impl Engine {
         self.late.len()
     }
 
+    /// Connections counted so far: under pods (also those gone since), as the node's own, and as
+    /// unattributed. Equal to what the drains brought, less what waits.
+    #[must_use]
+    pub const fn accounted(&self) -> u64 {
+        self.ledger.total()
+    }
+
     /// Everything that time brings about.
     fn advance(&mut self) {
         let now = self.now;

@@ -1,8 +1,8 @@
 //! Bypass findings, each beside its healthy twin.
 
 use sidestep::{
-    engine::{Code, Confidence, Verdict},
-    model::{Arrival, CgroupId, Direction, NetnsId, Owner, Signal},
+    engine::{Code, Confidence},
+    model::{Arrival, CgroupId, Direction, Signal},
 };
 
 use crate::kit::*;
@@ -295,113 +295,4 @@ fn redirected_to_the_wrong_port() {
     node.keep(4, &[wrong]);
     let finding = node.only(Code::BypassUnknown);
     assert!(facts(&finding).contains("9999"), "{finding:?}");
-}
-
-#[test]
-fn excluded_port_is_information() {
-    let mut node = Node::empty();
-    node.announce();
-    let mut pod = meshed();
-    pod.annotations.insert(
-        "traffic.sidecar.istio.io/excludeOutboundPorts".into(),
-        "9000".into(),
-    );
-    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
-    node.edge(
-        out(APP, 1000, "10.9.0.1:9000", Arrival::Nowhere),
-        established(3),
-    );
-    let finding = node.only(Code::BypassExcluded);
-    let facts = facts(&finding);
-    assert!(facts.contains("excludeOutboundPorts") && facts.contains("10.9.0.1:9000 (3)"));
-    assert_eq!(node.engine.board().pods[0].excluded, 3);
-    // A mesh port is nobody's choice.
-    node.edge(into(APP, 1000, 15020, "10.0.0.1"), established(3));
-    assert_eq!(node.open(), [Code::BypassExcluded]);
-}
-
-#[test]
-fn a_hook_before_netfilter_is_interception() {
-    let mut node = Node::running();
-    node.edge(
-        out(APP, 1000, "127.0.0.1:15001", Arrival::Port(OUT)),
-        established(3),
-    );
-    assert_eq!(node.engine.board().pods[0].intercepted, 3);
-}
-
-#[test]
-fn waiting_in_the_accept_queue_is_interception() {
-    let mut node = Node::running();
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Decided(OUT)),
-        established(3),
-    );
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Loopback),
-        established(3),
-    );
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Unknown),
-        established(3),
-    );
-    node.pass(10.0);
-    assert_eq!(node.told(), []);
-    let board = node.engine.board();
-    assert_eq!(board.pods[0].intercepted, 6);
-    let neutral = board
-        .interception
-        .iter()
-        .find(|r| r.verdict == Verdict::Neutral);
-    assert_eq!(neutral.unwrap().connections, 3);
-}
-
-#[test]
-fn pods_without_a_mesh_and_the_host_are_silent() {
-    let mut node = Node::running();
-    let bare = vec![container(
-        "web",
-        sidestep::model::ContainerKind::Main,
-        "c-plain",
-    )];
-    node.change(sidestep::engine::Change::Pod(Box::new(pod(
-        "plain",
-        "uid-2",
-        &["10.0.0.6"],
-        bare,
-    ))));
-    node.change(netns(PLAIN, &["10.0.0.6"]));
-    node.change(sidestep::engine::Change::Netns {
-        netns: NetnsId(1),
-        paths: vec![],
-        addresses: vec![ip("192.168.0.1")],
-        host: true,
-    });
-    let mut plain = out(CgroupId(0), 0, "10.9.0.1:80", Arrival::Nowhere);
-    plain.owner = Owner {
-        netns: PLAIN,
-        ..plain.owner
-    };
-    let mut host = plain;
-    host.owner.netns = NetnsId(1);
-    node.keep(
-        5,
-        &[
-            delta(plain, established(2)),
-            delta(host, established(2)),
-            delta(plain, refused(2)),
-        ],
-    );
-    assert_eq!(node.told(), []);
-    let board = node.engine.board();
-    assert_eq!(board.unattributed, []);
-    assert_eq!(
-        board
-            .pods
-            .iter()
-            .find(|p| p.pod.name == "plain")
-            .unwrap()
-            .failed,
-        10
-    );
 }
