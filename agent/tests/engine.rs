@@ -16,5 +16,7 @@ mod exempt;
 mod identity;
 #[path = "engine/laws.rs"]
 mod laws;
+#[path = "engine/replay.rs"]
+mod replay;
 #[path = "engine/stuck.rs"]
 mod stuck;

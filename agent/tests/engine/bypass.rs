@@ -220,7 +220,7 @@ fn ipv6_beside_uncaptured_ipv4_is_no_rules() {
     other.edges(vec![four, six]);
     assert_eq!(other.only(Code::BypassNoRules), finding);
     assert!(
-        finding.summary.contains("IPv4 and IPv6"),
+        finding.summary.contains("IPv4 or IPv6"),
         "{}",
         finding.summary
     );

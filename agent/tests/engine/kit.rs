@@ -43,7 +43,10 @@ pub(crate) fn addr(text: &str) -> SocketAddr {
 }
 
 pub(crate) fn profiles() -> Profiles {
-    Profiles::embedded().unwrap()
+    static EMBEDDED: std::sync::OnceLock<Profiles> = std::sync::OnceLock::new();
+    EMBEDDED
+        .get_or_init(|| Profiles::embedded().unwrap())
+        .clone()
 }
 
 pub(crate) fn container(name: &str, kind: ContainerKind, id: &str) -> Container {

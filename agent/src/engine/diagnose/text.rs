@@ -127,7 +127,7 @@ fn nothing_redirected(case: &Case) -> String {
 fn families(case: &Case) -> &'static str {
     let has = |f| *case.about.get(Direction::Outbound, f) || *case.about.get(Direction::Inbound, f);
     match (has(Family::Ipv4), has(Family::Ipv6)) {
-        (true, true) => "IPv4 and IPv6",
+        (true, true) => "IPv4 or IPv6",
         (_, true) => "IPv6",
         _ => "IPv4",
     }
