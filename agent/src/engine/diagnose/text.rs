@@ -88,9 +88,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             "peers reach {pod} past the proxy: {n} accepted by {who} itself on port {}",
             top.first().map_or(0, |(d, _)| d.port())
         ),
-        Code::BypassUnknown => format!(
-            "{n} of {pod} went around the proxy although its others are captured; the reason was not found"
-        ),
+        Code::BypassUnknown => unknown(case, &n, &pod),
         Code::StuckNoListener => format!(
             "{}: connections of {pod} are redirected to a port where nobody listens",
             ports(case)
@@ -105,6 +103,15 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             plural(u64::try_from(case.sources.size().0).unwrap_or(0), "signal")
         ),
     }
+}
+
+fn unknown(case: &Case, n: &str, pod: &str) -> String {
+    if let Some(to) = case.facts.get("redirected_to") {
+        return format!("{n} of {pod} were redirected to {to}");
+    }
+    format!(
+        "{n} of {pod} went around the proxy although others of them were captured before; the reason was not found"
+    )
 }
 
 fn plural(n: u64, what: &str) -> String {
