@@ -75,6 +75,7 @@ pub(crate) fn board() -> Board {
         queues: queues(),
         findings: findings::all(),
         edges: edges(),
+        host_connections: 0,
         unattributed: vec![Loss {
             at: "no_pod".into(),
             count: 7,
