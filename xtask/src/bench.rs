@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::scenario::{self, Programs};
+use crate::scenario::{self, Programs, Target};
 use crate::setup::Kernel;
 
 /// `cargo xtask bench`
@@ -63,7 +63,7 @@ struct Row {
 
 /// Measures and tells.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let programs = scenario::programs(Some(options.agent.as_deref()))?;
+    let programs = scenario::programs(Some(options.agent.as_deref()), Target::Machine)?;
     let programs = Programs {
         envoy: None,
         ..programs

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::paths;
-use crate::scenario::{self, Programs};
+use crate::scenario::{self, Programs, Target};
 use crate::setup::{self, Component, Kernel};
 
 /// Where the scenario is in a machine.
@@ -41,7 +41,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     }
     println!("Setting up and building (the first time takes some minutes) …");
     setup::need(Component::Envoy).context("the demo's sidecars are real Envoys")?;
-    let programs = scenario::programs(Some(options.agent.as_deref()))?;
+    let target = options.vm.map_or(Target::Host, |_| Target::Machine);
+    let programs = scenario::programs(Some(options.agent.as_deref()), target)?;
     match options.vm {
         None => on_host(options, &programs),
         Some(kernel) => in_machine(kernel, &programs),

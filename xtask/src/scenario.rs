@@ -96,6 +96,15 @@ enum Place {
     Vm(Kernel),
 }
 
+/// How programs are built for where they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// This machine: quick to build, and what an ordinary `cargo build` has built already.
+    Host,
+    /// A machine, whose CPU is emulated: optimised, and small enough to bring along.
+    Machine,
+}
+
 /// Lists or runs.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.command {
@@ -118,12 +127,13 @@ fn list(tag: Option<&str>) -> Result<ExitCode> {
 pub(crate) fn scenarios(options: &RunOptions) -> Result<ExitCode> {
     let places = places(&options.kernel)?;
     let agent = (!options.no_agent).then_some(options.agent.as_deref());
-    let programs = programs(agent)?;
     let mut good = true;
     for place in places {
         good &= match place {
-            Place::Host => on_host(options, &programs)?,
-            Place::Vm(kernel) => in_machine(options, &programs, kernel)?,
+            Place::Host => on_host(options, &programs(agent, Target::Host)?)?,
+            Place::Vm(kernel) => {
+                in_machine(options, &programs(agent, Target::Machine)?, kernel)?
+            }
         };
     }
     Ok(if good {
@@ -147,7 +157,7 @@ fn places(text: &str) -> Result<Vec<Place>> {
 }
 
 /// Builds the harness and the agent; `agent` is `None` for no agent, `Some(None)` for this checkout's.
-pub(crate) fn programs(agent: Option<Option<&Path>>) -> Result<Programs> {
+pub(crate) fn programs(agent: Option<Option<&Path>>, target: Target) -> Result<Programs> {
     let envoy = setup::need(Component::Envoy)
         .inspect_err(|error| eprintln!("scenarios that need Envoy are skipped: {error:#}"))
         .ok();
@@ -156,7 +166,11 @@ pub(crate) fn programs(agent: Option<Option<&Path>>) -> Result<Programs> {
         build::ebpf()?;
         wanted.push(Program::Agent);
     }
-    let built = build::programs(&wanted, Profile::Release, Linkage::Static)?;
+    let (profile, linkage) = match target {
+        Target::Host => (Profile::Dev, Linkage::Dynamic),
+        Target::Machine => (Profile::Release, Linkage::Static),
+    };
+    let built = build::programs(&wanted, profile, linkage)?;
     let harness = built
         .first()
         .cloned()
@@ -174,7 +188,7 @@ pub(crate) fn programs(agent: Option<Option<&Path>>) -> Result<Programs> {
 }
 
 fn only_harness() -> Result<PathBuf> {
-    build::programs(&[Program::Tests], Profile::Release, Linkage::Static)?
+    build::programs(&[Program::Tests], Profile::Dev, Linkage::Dynamic)?
         .pop()
         .context("the harness was not built")
 }
