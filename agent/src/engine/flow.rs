@@ -19,25 +19,37 @@ use super::{
 };
 use crate::model::{Direction, EdgeDelta, Outcome, Time};
 
-/// A delta whose pod is known.
-struct Bound {
+/// Where a delta goes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// To a pod.
+    Pod(PodId, Option<u16>),
+    /// Nowhere yet.
+    Wait,
+    /// It is counted already.
+    Done,
+}
+
+/// A delta whose pod is known, as the pod's intent sees it.
+struct Bound<'a> {
     pod: PodId,
     container: Option<u16>,
-    delta: EdgeDelta,
+    delta: &'a EdgeDelta,
     view: View,
 }
 
 impl Engine {
-    pub(super) fn edges(&mut self, deltas: Vec<EdgeDelta>) {
-        let now = self.now;
-        let mut bound = Vec::with_capacity(deltas.len());
+    pub(super) fn edges(&mut self, deltas: &[EdgeDelta]) {
+        let mut ways = Vec::with_capacity(deltas.len());
         for delta in deltas {
-            self.count_accepted(&delta);
-            if let Some(delta) = self.bind(now, delta, &mut bound) {
-                self.hold(delta);
+            self.count_accepted(delta);
+            let way = self.bind(self.now, delta);
+            if matches!(way, Way::Wait) {
+                self.hold(delta.clone());
             }
+            ways.push(way);
         }
-        self.judge_all(&bound);
+        self.judge_all(deltas.iter().zip(ways));
     }
 
     fn count_accepted(&mut self, delta: &EdgeDelta) {
@@ -50,8 +62,8 @@ impl Engine {
         }
     }
 
-    /// Finds the delta's pod; gives it back if that is worth waiting for.
-    fn bind(&mut self, since: Time, delta: EdgeDelta, bound: &mut Vec<Bound>) -> Option<EdgeDelta> {
+    /// Finds the delta's pod and learns from it.
+    fn bind(&mut self, since: Time, delta: &EdgeDelta) -> Way {
         let waited = self.now.micros_since(since);
         match self.directory.who(&delta.key.owner) {
             Who::Pod {
@@ -60,49 +72,36 @@ impl Engine {
                 settled,
             } => {
                 if !settled && waited < CONTAINER_WAIT_US {
-                    return Some(delta);
+                    return Way::Wait;
                 }
                 if !settled {
                     self.directory.give_up(delta.key.owner.cgroup);
                 }
-                bound.extend(self.look(pod, container, delta));
-                None
+                self.learn(pod, container, delta);
+                Way::Pod(pod, container)
             }
             Who::Host => {
                 self.ledger.count_host(ledger::total(&delta.counts));
-                None
+                Way::Done
             }
-            Who::Unknown(_) if waited < POD_WAIT_US => Some(delta),
+            Who::Unknown(_) if waited < POD_WAIT_US => Way::Wait,
             Who::Unknown(reason) => {
-                self.unattributed(reason, &delta);
-                None
+                self.unattributed(reason, delta);
+                Way::Done
             }
         }
     }
 
-    fn look(&mut self, pod: PodId, container: Option<u16>, delta: EdgeDelta) -> Option<Bound> {
+    fn learn(&mut self, pod: PodId, container: Option<u16>, delta: &EdgeDelta) {
         let own = self.directory.own_addresses(pod);
-        let Some(entry) = self.directory.pod(pod) else {
-            self.unattributed("no_pod", &delta);
-            return None;
-        };
-        let view = facts::look(&delta.key, entry, container, &own);
-        if let Some(intent) = &entry.intent {
+        if let Some(entry) = self.directory.pod(pod)
+            && let Some(intent) = &entry.intent
+        {
+            let view = facts::look(&delta.key, entry, container, &own);
             let watch = self.watches.entry(pod).or_default();
-            watch.learn(
-                self.now,
-                &delta.key,
-                &view,
-                intent,
-                delta.counts.established,
-            );
+            let n = delta.counts.established;
+            watch.learn(self.now, &delta.key, &view, intent, n);
         }
-        Some(Bound {
-            pod,
-            container,
-            delta,
-            view,
-        })
     }
 
     fn unattributed(&mut self, reason: &'static str, delta: &EdgeDelta) {
@@ -123,29 +122,51 @@ impl Engine {
     pub(super) fn retry(&mut self) {
         self.retry_at = None;
         let mut bound = Vec::new();
-        for Held { delta, since } in self.late.take() {
-            if let Some(delta) = self.bind(since, delta, &mut bound) {
-                let now = self.now;
-                let known = matches!(self.directory.who(&delta.key.owner), Who::Pod { .. });
-                let wait = if known {
-                    CONTAINER_WAIT_US
-                } else {
-                    POD_WAIT_US
-                };
-                let due = since.plus_micros(wait).max(now.plus_micros(1));
-                self.late.put_back(Held { delta, since }, due);
+        for held in self.late.take() {
+            match self.bind(held.since, &held.delta) {
+                Way::Wait => self.wait_on(held),
+                way => bound.push((held.delta, way)),
             }
         }
-        self.judge_all(&bound);
+        self.judge_all(bound.iter().map(|(delta, way)| (delta, *way)));
     }
 
-    fn judge_all(&mut self, bound: &[Bound]) {
-        for b in bound {
-            self.judge(b);
+    fn wait_on(&mut self, held: Held) {
+        let known = matches!(self.directory.who(&held.delta.key.owner), Who::Pod { .. });
+        let wait = if known {
+            CONTAINER_WAIT_US
+        } else {
+            POD_WAIT_US
+        };
+        let due = held.since.plus_micros(wait).max(self.now.plus_micros(1));
+        self.late.put_back(held, due);
+    }
+
+    /// Judges what has a pod. Looked at a second time here: keeping every view of a large
+    /// drain would cost megabytes.
+    fn judge_all<'a>(&mut self, bound: impl Iterator<Item = (&'a EdgeDelta, Way)>) {
+        for (delta, way) in bound {
+            let Way::Pod(pod, container) = way else {
+                continue;
+            };
+            let own = self.directory.own_addresses(pod);
+            let view = self
+                .directory
+                .pod(pod)
+                .map(|entry| facts::look(&delta.key, entry, container, &own));
+            match view {
+                Some(view) => self.judge(&Bound {
+                    pod,
+                    container,
+                    delta,
+                    view,
+                }),
+                None => self.unattributed("no_pod", delta),
+            }
         }
     }
 
-    fn judge(&mut self, b: &Bound) {
+    fn judge(&mut self, b: &Bound<'_>) {
         let (now, key) = (self.now, &b.delta.key);
         let process = self.edges.get(key).and_then(|e| e.process);
         let mut shown = None;
@@ -173,11 +194,9 @@ impl Engine {
             };
             self.diagnose(&judged);
             shown = worse(shown, (leg, verdict));
-        }
-        if let Some((leg, _)) = shown
-            && key.direction == Direction::Outbound
-        {
-            self.ledger.handshakes(b.pod, leg, &b.delta.duration);
+            if outcome == Outcome::Established && key.direction == Direction::Outbound {
+                self.ledger.handshakes(b.pod, leg, &b.delta.duration);
+            }
         }
         if let Some(edge) = self.edges.touch(now, key) {
             edge.update(now, Some(b.pod), b.container, &b.delta.counts);
@@ -185,7 +204,7 @@ impl Engine {
         }
     }
 
-    fn facts(&self, b: &Bound, outcome: Outcome) -> Facts {
+    fn facts(&self, b: &Bound<'_>, outcome: Outcome) -> Facts {
         let surroundings = Surroundings::of(
             &self.directory,
             &self.sockets,

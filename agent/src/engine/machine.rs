@@ -77,7 +77,7 @@ impl Engine {
         self.board = None;
         match input {
             Input::Tick => {}
-            Input::Edges(deltas) => self.edges(deltas),
+            Input::Edges(deltas) => self.edges(&deltas),
             Input::Signal(signal) => self.signal(signal),
             Input::Change(change) => self.change(change),
             Input::Queues { netns, queues } => self.queues(netns, &queues),

@@ -79,8 +79,10 @@ fn a_recording_of_another_format_is_refused() {
     assert!(error.contains("9.0.0"), "{error}");
 }
 
+type Story = fn() -> Node;
+
 fn write_stories() {
-    let stories: [(&str, fn() -> Node); 4] = [
+    let stories: [(&str, Story); 4] = [
         ("healthy", healthy),
         ("rules-come-late", rules_come_late),
         ("proxy-killed", proxy_killed),
@@ -142,7 +144,7 @@ fn rules_come_late() -> Node {
         out(APP, 1000, "10.9.0.1:80", Arrival::Nowhere),
         established(1),
     );
-    node.keep(1, &[direct.clone()]);
+    node.keep(1, std::slice::from_ref(&direct));
     node.announce();
     node.keep(4, &[direct]);
     let captured = delta(
