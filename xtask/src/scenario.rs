@@ -131,9 +131,7 @@ pub(crate) fn scenarios(options: &RunOptions) -> Result<ExitCode> {
     for place in places {
         good &= match place {
             Place::Host => on_host(options, &programs(agent, Target::Host)?)?,
-            Place::Vm(kernel) => {
-                in_machine(options, &programs(agent, Target::Machine)?, kernel)?
-            }
+            Place::Vm(kernel) => in_machine(options, &programs(agent, Target::Machine)?, kernel)?,
         };
     }
     Ok(if good {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::cache::Cache;
-use crate::scenario::{self, Programs};
+use crate::scenario::{self, Programs, Target};
 use crate::setup::{self, Kernel};
 use crate::stamp::{Inputs, Stamp};
 use crate::{lint, paths, process};
@@ -55,14 +55,16 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if !options.quick {
         let mut programs = None;
         outcomes.push(stage("build", || {
-            programs = Some(scenario::programs(Some(None))?);
+            let here = scenario::programs(Some(None), Target::Host)?;
+            let machines = scenario::programs(Some(None), Target::Machine)?;
+            programs = Some((here, machines));
             Ok(String::new())
         }));
-        if let Some(programs) = programs {
+        if let Some((here, machines)) = programs {
             outcomes.push(stage("scenarios on this machine", || {
-                on_host(options, &programs)
+                on_host(options, &here)
             }));
-            outcomes.extend(in_machines(options, &programs));
+            outcomes.extend(in_machines(options, &machines));
         }
     }
     outcomes.push(stage("documentation examples", || {
