@@ -24,9 +24,10 @@ const MARK: &str = "sidestep-vm: ";
 /// Lines of the kernel's log that are kept.
 const LOG_LINES: usize = 400;
 
-/// Modules of netfilter's two backends, both families, and veth: what a mesh's rules need. A module that a kernel has
+/// Modules of netfilter's two backends, both families, and veth: what a mesh's rules need; and what the agent asks for
+/// accept queues, which a real node loads by itself. A module that a kernel has
 /// built in is skipped by modprobe.
-pub(crate) const NETFILTER_MODULES: [&str; 33] = [
+pub(crate) const NETFILTER_MODULES: [&str; 34] = [
     "x_tables",
     "ip_tables",
     "ip6_tables",
@@ -60,6 +61,8 @@ pub(crate) const NETFILTER_MODULES: [&str; 33] = [
     "nft_tproxy",
     "nft_ct",
     "veth",
+    // Accept queues (sock_diag).
+    "tcp_diag",
 ];
 
 /// How control groups are mounted.
