@@ -241,7 +241,7 @@ fn a_cgroup_of_v1_gives_the_namespace_its_pod() {
         named: vec![],
     };
     let (netns, id) = (pod.netns(), pod.container_id());
-    for (paths, limited) in [(Paths::default(), false), (only_v1, true)] {
+    for (paths, limited) in [(Paths::default(), unified().is_none()), (only_v1, true)] {
         let mut scanner = Scanner::new(paths);
         let cgroup = scan_for(&mut scanner, |change| match change {
             Change::Cgroup {
