@@ -9,7 +9,8 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,13 @@ use serde_json::Value;
 
 use crate::place::Place;
 use crate::process;
-use crate::world::World;
+use crate::world::{Standing, World};
 
 /// Loading probes in an emulated machine takes seconds.
 const READY: Duration = Duration::from_secs(60);
+
+/// Generous, for the same reason; how fast it must be is not this suite's question.
+const DISCOVERY: Duration = Duration::from_secs(20);
 
 /// How to start the agent.
 #[derive(Clone, Debug)]
@@ -36,7 +40,8 @@ pub(crate) struct Recipe {
 /// A running agent.
 #[derive(Debug)]
 pub(crate) struct Agent {
-    child: Child,
+    child: Mutex<Child>,
+    pid: u32,
     url: String,
     log: PathBuf,
 }
@@ -77,7 +82,7 @@ impl Agent {
     pub(crate) fn start_probes_only(world: &World, recipe: &Recipe) -> Result<Self> {
         let mut recipe = recipe.clone();
         recipe.args.push("--probes-only".to_owned());
-        let mut agent = Self::spawn(world, &recipe, free_port(0)?)?;
+        let agent = Self::spawn(world, &recipe, free_port(0)?)?;
         let deadline = Instant::now() + READY;
         while !agent.log_tail(50).contains("probes attached") {
             agent.check_alive()?;
@@ -93,11 +98,11 @@ impl Agent {
 
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
     fn start_at(world: &World, recipe: &Recipe, port: u16) -> Result<Self> {
-        let mut agent = Self::spawn(world, recipe, port)?;
+        let agent = Self::spawn(world, recipe, port)?;
         agent.wait_ready()?;
         Ok(agent)
     }
@@ -122,7 +127,8 @@ impl Agent {
             .spawn()
             .context("cannot start the agent")?;
         Ok(Self {
-            child,
+            pid: child.id(),
+            child: Mutex::new(child),
             url: format!("http://127.0.0.1:{port}"),
             log,
         })
@@ -133,10 +139,10 @@ impl Agent {
         &self.url
     }
 
-    fn wait_ready(&mut self) -> Result<()> {
+    fn wait_ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY;
         while self.get("/readyz").is_err() {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 bail!(
                     "the agent ended ({status}); its log says:\n{}",
                     self.log_tail(15)
@@ -176,35 +182,51 @@ impl Agent {
             .with_context(|| format!("/v1/findings has another shape than expected: {text}"))
     }
 
-    /// Waits until it knows these pods, so that a scenario tests verdicts and not the speed of discovery.
-    pub(crate) fn wait_for_pods(&self, names: &[String]) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+    /// Waits until it knows these pods and their network namespaces, so that a scenario tests verdicts and not the speed
+    /// of discovery.
+    pub(crate) fn wait_for_pods(&self, world: &World) -> Result<()> {
+        let deadline = Instant::now() + DISCOVERY;
         loop {
-            let text = self.get("/v1/pods")?;
-            if names
-                .iter()
-                .all(|name| text.contains(&format!("\"{name}\"")))
-            {
+            let text = self.get("/v1/pods?limit=1000")?;
+            let page: Value = serde_json::from_str(&text).context("/v1/pods is not JSON")?;
+            let rows = page["pods"]
+                .as_array()
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let knows = |pod: &Standing| {
+                rows.iter().any(|row| {
+                    row["pod"]["name"] == pod.spec.name.as_str()
+                        && row["pod"]["namespace"] == pod.spec.namespace.as_str()
+                        && !row["netns"].is_null()
+                })
+            };
+            if world.pods.iter().all(knows) {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 return Err(anyhow!(
-                    "the agent does not know the pods {names:?} after 10 s; /v1/pods says {text}"
+                    "the agent does not know all pods after {} s; /v1/pods says {text}",
+                    DISCOVERY.as_secs()
                 ));
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(100));
         }
     }
 
     /// Whether it still runs; an error carries its end.
-    pub(crate) fn check_alive(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
+    pub(crate) fn check_alive(&self) -> Result<()> {
+        match self.ended()? {
             Some(status) => bail!(
                 "the agent ended ({status}); its log says:\n{}",
                 self.log_tail(15)
             ),
             None => Ok(()),
         }
+    }
+
+    fn ended(&self) -> Result<Option<ExitStatus>> {
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(child.try_wait()?)
     }
 
     /// The last lines of its log.
@@ -216,8 +238,9 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // Gone already is fine.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

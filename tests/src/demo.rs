@@ -67,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             program,
             args: Vec::new(),
         }),
+        shared: None,
         envoy: suite::reachable(Some(&options.envoy), &session)?,
         kernel: options.kernel.clone(),
         base: session.dir.clone(),
@@ -96,7 +97,7 @@ fn tell(
         let _ = std::io::stdout().flush();
     };
     println!("{}\n", scenario.description);
-    let mut world = World::new(&id, &setting.base.join(&id), false)?;
+    let mut world = World::new(&id, &setting.base.join(&id), None, false)?;
     for pod in &scenario.pod {
         world.add_pod(scenario, pod)?;
         let note = pod.note.as_deref().unwrap_or_default();
@@ -112,9 +113,8 @@ fn tell(
         ),
     );
     let recipe = setting.agent.as_ref().context("no agent")?;
-    let mut agent = Agent::start_well_known(&world, recipe)?;
-    let names: Vec<String> = scenario.pod.iter().map(|pod| pod.name.clone()).collect();
-    agent.wait_for_pods(&names)?;
+    let agent = Agent::start_well_known(&world, recipe)?;
+    agent.wait_for_pods(&world)?;
     step(
         "agent",
         &format!(

@@ -13,6 +13,7 @@ use crate::actions::Stage;
 use crate::agent::{Agent, Finding};
 use crate::run::Report;
 use crate::spec::{Check, Counter, Scenario};
+use crate::world::World;
 
 /// Seen findings, each with the time of its first sight.
 #[derive(Debug, Default)]
@@ -23,9 +24,13 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Asks the agent once.
-    pub(crate) fn look(&mut self, agent: &Agent) -> Result<()> {
+    pub(crate) fn look(&mut self, agent: &Agent, world: &World) -> Result<()> {
         let now = Instant::now();
-        for finding in agent.findings()? {
+        for finding in agent
+            .findings()?
+            .into_iter()
+            .filter(|finding| is_ours(finding, world))
+        {
             let known = self
                 .all
                 .iter_mut()
@@ -111,22 +116,18 @@ pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, kprobes: bool, report: &mut 
     report.unexpected = codes(wrong.iter().map(|finding| &finding.code));
 }
 
+/// About the agent, or about a pod of this run. A pod that is known from the node alone has the run's id in its name.
+fn is_ours(finding: &Finding, world: &World) -> bool {
+    finding.pod.as_ref().is_none_or(|key| {
+        let named = world.pods.iter().map(|pod| &pod.spec);
+        let mut named = named.filter(|pod| pod.name == key.name && pod.namespace == key.namespace);
+        named.next().is_some() || key.name.contains(&world.id)
+    })
+}
+
 fn is_unexpected(stage: &Stage<'_>, finding: &Finding, kprobes: bool) -> bool {
     let scenario = stage.scenario;
-    let pod = match &finding.pod {
-        None => None,
-        Some(key) => {
-            // A pod of the node without manifest is ours if its name carries the run's id.
-            let ours = scenario
-                .pod
-                .iter()
-                .any(|pod| pod.name == key.name && pod.namespace == key.namespace);
-            if !ours && !key.name.contains(&stage.world.id) {
-                return false;
-            }
-            Some(key.name.as_str())
-        }
-    };
+    let pod = finding.pod.as_ref().map(|key| key.name.as_str());
     let expected = scenario
         .expect
         .iter()

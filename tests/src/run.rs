@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) struct Setting {
     /// The agent; none to build the world and act without one.
     pub(crate) agent: Option<Recipe>,
+    /// An agent that several runs share; each starts its own if there is none.
+    pub(crate) shared: Option<Shared>,
     /// Envoy, if there is one.
     pub(crate) envoy: Option<PathBuf>,
     /// Name of the kernel in the output.
@@ -39,6 +42,15 @@ pub(crate) struct Setting {
     pub(crate) keep: bool,
     /// Kernel functions can be probed here.
     pub(crate) kprobes: bool,
+}
+
+/// An agent for several runs at once.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    /// The agent.
+    pub(crate) agent: Arc<Agent>,
+    /// Its folder of manifests.
+    pub(crate) manifests: PathBuf,
 }
 
 /// How one scenario went, as `--json` prints it.
@@ -58,6 +70,9 @@ pub(crate) struct Report {
     pub(crate) seconds_to_detect: Option<f64>,
     /// All is right.
     pub(crate) pass: bool,
+    /// How long it took, clean-up and all.
+    #[serde(skip)]
+    pub(crate) took: Duration,
     /// What went wrong, for people.
     #[serde(skip)]
     pub(crate) problems: Vec<String>,
@@ -77,6 +92,7 @@ impl Report {
             unexpected: Vec::new(),
             seconds_to_detect: None,
             pass: false,
+            took: Duration::ZERO,
             problems: Vec::new(),
             details: String::new(),
         }
@@ -117,6 +133,7 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
 pub(crate) fn run(setting: &Setting, loaded: &Loaded, id: &str, stop: &AtomicBool) -> Report {
     let mut report = Report::new(setting, loaded);
     let dir = actions::run_dir(&setting.base, id);
+    let begun = Instant::now();
     let played = loaded
         .in_subnet(&Net::of(id).prefix())
         .and_then(|scenario| play(setting, &scenario, id, &dir, stop, &mut report));
@@ -131,6 +148,7 @@ pub(crate) fn run(setting: &Setting, loaded: &Loaded, id: &str, stop: &AtomicBoo
         );
         let _ = std::fs::remove_dir_all(&dir);
     }
+    report.took = begun.elapsed();
     report.pass = report.problems.is_empty();
     report
 }
@@ -143,18 +161,14 @@ fn play(
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<()> {
-    let mut world = World::new(id, dir, setting.keep)?;
-    let start = |world: &World| {
-        setting
-            .agent
-            .as_ref()
-            .map(|recipe| Agent::start(world, recipe))
-            .transpose()
-    };
-    let mut agent = match scenario.agent {
-        AgentStart::First => start(&world)?,
-        AgentStart::Last => None,
-    };
+    let shared = setting.shared.as_ref();
+    let manifests = shared.map(|shared| shared.manifests.as_path());
+    let mut world = World::new(id, dir, manifests, setting.keep)?;
+    let first = scenario.agent == AgentStart::First;
+    let mut agent = shared.map(|shared| Arc::clone(&shared.agent));
+    if first && agent.is_none() {
+        agent = start_agent(setting, &world)?;
+    }
     for pod in &scenario.pod {
         world
             .add_pod(scenario, pod)
@@ -163,36 +177,42 @@ fn play(
     let mut stage = Stage::new(scenario, &world, setting.envoy.as_deref(), stop);
     stage.start_pods()?;
     if agent.is_none() {
-        agent = start(&world)?;
+        agent = start_agent(setting, &world)?;
     }
     let mut seen = Seen::default();
     let outcome = observe(
         &mut stage,
-        agent.as_mut(),
+        agent.as_deref(),
         &mut seen,
         setting.kprobes,
         report,
     );
     if outcome.is_err() || !report.problems.is_empty() {
-        report.details = details(&stage, agent.as_ref(), &seen);
+        report.details = details(&stage, agent.as_deref(), &seen);
     }
     outcome
+}
+
+fn start_agent(setting: &Setting, world: &World) -> Result<Option<Arc<Agent>>> {
+    let recipe = setting.agent.as_ref();
+    recipe
+        .map(|recipe| Agent::start(world, recipe).map(Arc::new))
+        .transpose()
 }
 
 /// Acts, watches, judges.
 fn observe(
     stage: &mut Stage<'_>,
-    agent: Option<&mut Agent>,
+    agent: Option<&Agent>,
     seen: &mut Seen,
     kprobes: bool,
     report: &mut Report,
 ) -> Result<()> {
     let scenario = stage.scenario;
-    if let Some(agent) = &agent {
-        let names: Vec<String> = scenario.pod.iter().map(|pod| pod.name.clone()).collect();
-        agent.wait_for_pods(&names)?;
+    if let Some(agent) = agent {
+        agent.wait_for_pods(stage.world)?;
     }
-    let acted = act_and_watch(stage, agent.as_deref(), seen);
+    let acted = act_and_watch(stage, agent, seen);
     if let Some(agent) = agent {
         agent.check_alive()?;
         if acted.is_ok() {
@@ -217,6 +237,7 @@ pub(crate) fn act_and_watch(
     seen: &mut Seen,
 ) -> Result<()> {
     let done = AtomicBool::new(false);
+    let world = stage.world;
     std::thread::scope(|scope| {
         let watcher = agent.map(|agent| {
             let done = &done;
@@ -224,7 +245,7 @@ pub(crate) fn act_and_watch(
                 let mut seen = Seen::default();
                 while !done.load(Ordering::Relaxed) {
                     // An answer that fails now is asked for again after the actions.
-                    let _ = seen.look(agent);
+                    let _ = seen.look(agent, world);
                     std::thread::sleep(POLL);
                 }
                 seen
@@ -257,13 +278,13 @@ pub(crate) fn watch(stage: &Stage<'_>, agent: &Agent, seen: &mut Seen) -> Result
     let start = stage.affected.unwrap_or_else(Instant::now);
     let limit = start + Duration::from_secs_f64(scenario.detect_within);
     while !seen.complete(scenario) && Instant::now() < limit {
-        seen.look(agent)?;
+        seen.look(agent, stage.world)?;
         stage.sleep(POLL);
     }
     let end = Instant::now() + Duration::from_secs_f64(scenario.silence);
     while Instant::now() < end {
         ensure!(!stage.stop.load(Ordering::Relaxed), "interrupted");
-        seen.look(agent)?;
+        seen.look(agent, stage.world)?;
         stage.sleep(POLL);
     }
     Ok(())
@@ -289,7 +310,7 @@ fn details(stage: &Stage<'_>, agent: Option<&Agent>, seen: &Seen) -> String {
         );
     }
     if let Some(agent) = agent {
-        for path in ["/v1/edges", "/v1/pods", "/v1/coverage"] {
+        for path in ["/v1/edges?limit=100", "/v1/pods?limit=20", "/v1/coverage"] {
             let answer = agent.get(path).unwrap_or_else(|error| format!("{error:#}"));
             let _ = writeln!(text, "{path}: {answer}");
         }

@@ -6,17 +6,18 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use crate::agent::{self, Recipe};
+use crate::agent::{self, Agent, Recipe};
 use crate::load::{self, Loaded};
 use crate::reap::Session;
-use crate::run::{self, Report, Setting, Skip};
+use crate::run::{self, Report, Setting, Shared, Skip};
+use crate::world::World;
 
 /// Which scenarios, and what they need.
 #[derive(Args, Debug)]
@@ -56,6 +57,9 @@ pub(crate) struct Options {
     /// How many run at once
     #[arg(long, default_value_t = 4)]
     jobs: usize,
+    /// One agent for all of them, as on a node, and not one for each
+    #[arg(long)]
+    shared: bool,
     /// Leave namespaces, processes and files standing
     #[arg(long)]
     keep: bool,
@@ -103,7 +107,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         "scenarios make network namespaces and load probes: run as root"
     );
     let session = Session::open(options.keep)?;
-    let setting = setting(options, &session)?;
+    let mut setting = setting(options, &session)?;
+    // Dropped last: every run is over before the agent goes.
+    let _hub = if options.shared {
+        share(&mut setting, &session)?
+    } else {
+        None
+    };
     let sums = Sums::default();
     let started = Instant::now();
     let next = AtomicUsize::new(0);
@@ -129,6 +139,20 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Starts the agent that all runs share, with a node of its own.
+fn share(setting: &mut Setting, session: &Session) -> Result<Option<World>> {
+    let Some(recipe) = &setting.agent else {
+        return Ok(None);
+    };
+    let id = session.run_id(usize::from(u8::MAX));
+    let hub = World::new(&id, &session.dir.join(&id), None, setting.keep)?;
+    setting.shared = Some(Shared {
+        agent: Arc::new(Agent::start(&hub, recipe)?),
+        manifests: hub.manifests(),
+    });
+    Ok(Some(hub))
 }
 
 fn take<'a>(next: &AtomicUsize, selected: &'a [Loaded]) -> Option<(usize, &'a Loaded)> {
@@ -204,6 +228,7 @@ fn setting(options: &Options, session: &Session) -> Result<Setting> {
     };
     Ok(Setting {
         agent,
+        shared: None,
         envoy: reachable(options.envoy.as_deref(), session)?,
         kernel: options.kernel.clone(),
         base: session.dir.clone(),
@@ -304,8 +329,10 @@ fn tell_report(options: &Options, loaded: &Loaded, report: &Report) {
             .seconds_to_detect
             .map_or_else(String::new, |seconds| format!(" after {seconds:.2} s"));
         println!(
-            "{word}  {:<44} {}: {found}{time}",
-            report.scenario, report.kernel
+            "{word}  {:<44} {}: {found}{time} ({:.0} s)",
+            report.scenario,
+            report.kernel,
+            report.took.as_secs_f64()
         );
     }
     if report.pass {

@@ -100,20 +100,23 @@ pub(crate) struct World {
     /// Pods.
     pub(crate) pods: Vec<Standing>,
     root: PathBuf,
+    manifests: Option<PathBuf>,
     keep: bool,
 }
 
 impl World {
-    /// Makes the empty node.
-    pub(crate) fn new(id: &str, dir: &Path, keep: bool) -> Result<Self> {
+    /// Makes the empty node. With a folder of manifests, its agent watches the pods of other runs, too.
+    pub(crate) fn new(id: &str, dir: &Path, manifests: Option<&Path>, keep: bool) -> Result<Self> {
         let world = Self {
             id: id.to_owned(),
             dir: dir.to_path_buf(),
             net: Net::of(id),
             pods: Vec::new(),
             root: cgroup::root()?,
+            manifests: manifests.map(Path::to_path_buf),
             keep,
         };
+        fs::create_dir_all(dir).context("cannot make the run's folder")?;
         fs::create_dir_all(world.manifests()).context("cannot make the folder of manifests")?;
         cgroup::make(&world.own_cgroup().join("agent"))?;
         cgroup::make(&world.own_cgroup().join("node"))?;
@@ -134,6 +137,12 @@ impl World {
     /// Builds a pod up to its rules; its processes come later.
     pub(crate) fn add_pod(&mut self, scenario: &Scenario, pod: &Pod) -> Result<()> {
         let uid = self.pod_uid(&pod.name);
+        let mut pod = pod.clone();
+        if self.manifests.is_some() {
+            // Other runs have pods of the same names.
+            pod.namespace = format!("{}-{}", pod.namespace, self.id);
+        }
+        let pod = &pod;
         let (families, addresses) = self.addresses(scenario, pod);
         let manifest = manifest::of_pod(pod, &uid, &addresses, |name| {
             self.hex(&format!("{}/{name}", pod.name), 4)
@@ -157,7 +166,7 @@ impl World {
         for install in rules::of_pod(scenario, pod, &standing.families)? {
             self.install(&standing, &install)?;
         }
-        let path = self.manifests().join(format!("{}.json", pod.name));
+        let path = self.manifests().join(self.manifest_name(&pod.name));
         let text = serde_json::to_string_pretty(&manifest.value)?;
         // The agent may watch already: it must never see half a file.
         let draft = self.dir.join("draft.json");
@@ -168,7 +177,13 @@ impl World {
 
     /// Folder for the agent's `--pods`.
     pub(crate) fn manifests(&self) -> PathBuf {
-        self.dir.join("pods")
+        self.manifests
+            .clone()
+            .unwrap_or_else(|| self.dir.join("pods"))
+    }
+
+    fn manifest_name(&self, pod: &str) -> String {
+        format!("{}-{pod}.json", self.id)
     }
 
     /// cgroup of the agent and of the node's own processes.
@@ -327,6 +342,10 @@ impl Drop for World {
     fn drop(&mut self) {
         if self.keep {
             return;
+        }
+        for pod in &self.pods {
+            // It may never have been written.
+            let _ = fs::remove_file(self.manifests().join(self.manifest_name(&pod.spec.name)));
         }
         for problem in remove(&self.id) {
             eprintln!("clean-up: {problem}");

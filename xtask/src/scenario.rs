@@ -70,6 +70,9 @@ pub(crate) struct RunOptions {
     /// Build the world and act, without an agent
     #[arg(long)]
     no_agent: bool,
+    /// One agent for each scenario, also with --all, where one serves them all
+    #[arg(long)]
+    isolated: bool,
     /// An agent that is built already, in place of this checkout's
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
@@ -210,7 +213,7 @@ fn on_host(options: &RunOptions, programs: &Programs) -> Result<bool> {
     if let Some(envoy) = &programs.envoy {
         command.arg("--envoy").arg(envoy);
     }
-    command.args(["--jobs", &options.jobs.unwrap_or(8).to_string()]);
+    command.args(["--jobs", &options.jobs.unwrap_or(12).to_string()]);
     if options.keep {
         command.arg("--keep");
     }
@@ -244,7 +247,7 @@ fn in_machine(options: &RunOptions, programs: &Programs, kernel: Kernel) -> Resu
     ) {
         command.push(argument.to_string_lossy().into_owned());
     }
-    command.extend(["--jobs".to_owned(), options.jobs.unwrap_or(3).to_string()]);
+    command.extend(["--jobs".to_owned(), options.jobs.unwrap_or(8).to_string()]);
     let mut guest = machine(kernel, command, programs);
     guest.files.extend(files);
     guest.files.push((folder(), GUEST_SCENARIOS.into()));
@@ -305,6 +308,7 @@ fn arguments(options: &RunOptions, kernel: &str, dir: &Path, files: &[OsString])
         (options.all, "--all"),
         (options.json, "--json"),
         (options.no_agent, "--no-agent"),
+        (options.all && !options.isolated, "--shared"),
     ] {
         if on {
             all.push(flag.into());

@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Measures; seconds.
 pub(super) fn measure(session: &Session, recipe: &Recipe, trials: u16) -> Result<Value> {
     let id = session.run_id(0);
-    let mut world = World::new(&id, &session.dir.join(&id), false)?;
+    let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
     let mut text = "name = \"bench\"\ndescription = \"pods without rules\"\n".to_owned();
     for index in 0..trials {
         text.push_str(&format!(
@@ -60,13 +60,7 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, trials: u16) -> Result
         PathBuf::new(),
     )?);
     let agent = Agent::start(&world, recipe)?;
-    agent.wait_for_pods(
-        &scenario
-            .pod
-            .iter()
-            .map(|pod| pod.name.clone())
-            .collect::<Vec<_>>(),
-    )?;
+    agent.wait_for_pods(&world)?;
     thread::sleep(AGE);
     let mut times = Vec::new();
     for pod in &world.pods {

@@ -44,7 +44,7 @@ impl Lab {
     pub(super) fn new(session: &Session) -> Result<Self> {
         let scenario: Scenario = toml::from_str(WORLD).context("the bench's own world")?;
         let id = session.run_id(0);
-        let mut world = World::new(&id, &session.dir.join(&id), false)?;
+        let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
         for pod in &scenario.pod {
             world.add_pod(&scenario, pod)?;
         }

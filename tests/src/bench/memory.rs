@@ -23,7 +23,7 @@ const PORTS: std::ops::Range<u16> = 7000..7020;
 /// Measures; MiB.
 pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<Value> {
     let id = session.run_id(0);
-    let mut world = World::new(&id, &session.dir.join(&id), false)?;
+    let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
     let scenario: Scenario = toml::from_str(&text(pods)).context("the bench's own world")?;
     let mut running = Vec::new();
     for (index, pod) in scenario.pod.iter().enumerate() {
