@@ -5,6 +5,7 @@
 //! Scenarios on a place where nothing changed since they passed are not run again, unless asked for or in CI.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -31,9 +32,6 @@ pub(crate) struct Options {
     #[arg(long)]
     machines: Option<usize>,
 }
-
-/// This program, even if it has been rebuilt since it was started.
-const OURSELVES: &str = "/proc/self/exe";
 
 /// What came of a stage.
 #[derive(Debug)]
@@ -185,7 +183,9 @@ fn place(options: &Options, place: &str, inputs: Inputs, prefix: &str) -> Result
 
 /// Runs `cargo xtask scenario` in a process of its own, whose lines are passed on; returns the last, which is the sum.
 fn scenarios(place: &str, prefix: &str) -> Result<String> {
-    let mut child = Command::new(OURSELVES)
+    // This very program, even if it has been rebuilt since it was started.
+    let ourselves = format!("/proc/{}/exe", std::process::id());
+    let mut child = process::dies_with_us(Path::new(&ourselves))
         .args(["scenario", "run", "--all", "--kernel", place])
         .stdout(Stdio::piped())
         .spawn()

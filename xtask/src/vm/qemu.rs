@@ -98,7 +98,7 @@ pub(crate) fn command(
     image: &File,
 ) -> Result<Command> {
     let qemu = setup::need(Component::Qemu)?;
-    let mut command = dies_with_us(&qemu);
+    let mut command = process::dies_with_us(&qemu);
     command
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none", "-monitor", "none"])
@@ -157,16 +157,6 @@ fn version(qemu: &Path) -> Result<(u32, u32)> {
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split_once("version ")?.1.split('.');
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
-/// Has the kernel end the program when this process is gone, however it went.
-fn dies_with_us(program: &Path) -> Command {
-    let Some(setpriv) = process::find("setpriv") else {
-        return Command::new(program);
-    };
-    let mut command = Command::new(setpriv);
-    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    command
 }
 
 #[cfg(test)]
