@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{
-    Container as KubeContainer, ContainerPort, ContainerStatus, EnvVar, EphemeralContainer,
-    Pod as KubePod, PodSecurityContext, PodSpec, PodStatus, SecurityContext,
+    Container as KubeContainer, ContainerPort, ContainerStatus, EphemeralContainer, Pod as KubePod,
+    PodSecurityContext, PodSpec, PodStatus, SecurityContext,
 };
 
 use super::workload;
@@ -17,11 +17,15 @@ use crate::model::{Container, ContainerKind, Pod, PodKey};
 /// Names a network namespace file where no kubelet makes cgroups for the pod.
 const NETNS_ANNOTATION: &str = "sidestep.dev/netns";
 
+/// kubectl's copy of the whole manifest, environment and all: large, and not ours to keep.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// The pod, without its namespace's labels; `None` if it has no name.
 pub(super) fn pod(pod: KubePod) -> Option<Pod> {
     let workload = workload::workload(&pod.metadata, pod.metadata.name.as_deref()?);
     let meta = pod.metadata;
-    let annotations = meta.annotations.unwrap_or_default();
+    let mut annotations = meta.annotations.unwrap_or_default();
+    annotations.remove(LAST_APPLIED);
     let spec = pod.spec.unwrap_or_default();
     let status = pod.status.unwrap_or_default();
     Some(Pod {
@@ -107,7 +111,6 @@ fn plain(container: EphemeralContainer) -> KubeContainer {
         name: container.name,
         command: container.command,
         args: container.args,
-        env: container.env,
         ports: container.ports,
         security_context: container.security_context,
         ..KubeContainer::default()
@@ -130,7 +133,6 @@ fn one(
         id: runtime_id(&container.name, statuses),
         kind,
         args,
-        env: values(container.env.unwrap_or_default()),
         run_as_user: id(own.and_then(user), whole.and_then(|s| s.run_as_user)),
         run_as_group: id(own.and_then(group), whole.and_then(|s| s.run_as_group)),
         ports: ports(container.ports.unwrap_or_default()),
@@ -144,14 +146,6 @@ fn runtime_id(name: &str, statuses: Option<&Vec<ContainerStatus>>) -> Option<Str
     let id = status.container_id.as_deref()?;
     let id = id.split_once("://").map_or(id, |(_, id)| id);
     (!id.is_empty()).then(|| id.to_owned())
-}
-
-/// Values given in the manifest; those taken from elsewhere are not ours to read.
-fn values(env: Vec<EnvVar>) -> BTreeMap<String, String> {
-    let plain = env.into_iter().filter(|var| var.value_from.is_none());
-    plain
-        .map(|var| (var.name, var.value.unwrap_or_default()))
-        .collect()
 }
 
 fn ports(ports: Vec<ContainerPort>) -> Vec<u16> {

@@ -66,10 +66,6 @@ fn a_full_pod_keeps_what_matters() {
     assert_eq!(app.args, ["run", "fast"]);
     assert_eq!(app.ports, [8080, 9090]);
     assert_eq!(app.id.as_deref(), Some("aaaa"));
-    assert_eq!(
-        app.env.iter().collect::<Vec<_>>(),
-        [(&"A".to_owned(), &"b".to_owned())]
-    );
 }
 
 #[test]

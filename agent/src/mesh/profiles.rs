@@ -190,7 +190,6 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             kind,
             id: None,
             args,
-            env: [].into(),
             run_as_user: None,
             run_as_group: None,
             ports: vec![],

@@ -58,8 +58,6 @@ pub struct Container {
     pub id: Option<String>,
     /// `command` followed by `args`.
     pub args: Vec<String>,
-    /// Plain environment values.
-    pub env: BTreeMap<String, String>,
     /// Effective `runAsUser` (container, else pod).
     pub run_as_user: Option<u32>,
     /// Effective `runAsGroup` (container, else pod).

@@ -55,7 +55,6 @@ pub(crate) fn container(name: &str, kind: ContainerKind, id: &str) -> Container 
         kind,
         id: Some(id.into()),
         args: vec![],
-        env: BTreeMap::new(),
         run_as_user: None,
         run_as_group: None,
         ports: vec![],
