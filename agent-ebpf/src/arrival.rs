@@ -22,6 +22,7 @@ use crate::{
     edges::{self, NO_DURATION},
     kernel::{Kernel, Sock},
     maps::{AWAIT_SLOTS, AWAIT_STATES, DECISION_REDIRECT, DECISION_UNKNOWN, end_hash, lost},
+    verifier::forget,
 };
 
 /// An unclaimed connection older than this arrived nowhere; see docs/decisions/0001.
@@ -51,8 +52,9 @@ fn tag(hash: u64) -> u64 {
 
 #[inline(always)]
 fn place(states: *mut AwaitBucket, index: u32, way: u32) -> Option<Place> {
+    let way = way & (AWAIT_WAYS - 1);
     let slot = AWAIT_SLOTS.get_ptr_mut(index * AWAIT_WAYS + way)?;
-    // SAFETY: `way` is below AWAIT_WAYS at every caller.
+    // SAFETY: a map value, and `way` is inside the bucket.
     let state = unsafe { states.cast::<u64>().add(way as usize) };
     Some(Place { state, slot })
 }
@@ -66,24 +68,23 @@ pub(crate) fn wait<K: Kernel>(
     decision: u32,
     task: &Task,
 ) {
-    let mut key = connect::outbound(sock);
-    expect(sock, &mut key, decision);
+    let ends = sock.ends();
+    let netns = sock.netns();
     let port = sock.local_port();
-    let hash = end_hash(key.netns, port, &key.local);
+    let hash = end_hash(netns, port, &ends.local);
     let Some(place) = take_place::<K>(hash, now) else {
-        lost(Counter::ArrivalUnknown);
-        key.arrival = ARRIVAL_UNKNOWN;
-        key.arrival_port = 0;
-        edges::count(&key, task, OUTCOME_ESTABLISHED, duration_us);
+        lost(Counter::EdgeLost);
         return;
     };
     // SAFETY: map values; the state word is BUSY, so the payload is ours.
     unsafe {
-        (*place.slot).since_ns = now;
-        (*place.slot).duration_us = duration_us;
-        (*place.slot).local_port = port;
-        (*place.slot).key = key;
-        (*place.slot).task = *task;
+        let slot = &mut *place.slot;
+        slot.since_ns = now;
+        slot.duration_us = duration_us;
+        slot.local_port = port;
+        slot.task = *task;
+        connect::outbound(sock, &ends, netns, &mut slot.key);
+        expect(sock, &mut slot.key, decision);
         K::swap(place.state, STATE_BUSY, tag(hash));
     }
 }
@@ -116,16 +117,14 @@ fn is_local(key: &EdgeKey) -> bool {
 #[inline(always)]
 fn take_place<K: Kernel>(hash: u64, now: u64) -> Option<Place> {
     let (states, index) = bucket(hash)?;
-    for way in 0..AWAIT_WAYS {
-        let place = place(states, index, way)?;
+    if let Some(way) = way_holding(states, STATE_FREE) {
+        let place = place(states, index, forget(way.into(), hash) as u32)?;
         // SAFETY: a map value.
-        unsafe {
-            if *place.state == STATE_FREE && K::swap(place.state, STATE_FREE, STATE_BUSY) {
-                return Some(place);
-            }
+        if unsafe { K::swap(place.state, STATE_FREE, STATE_BUSY) } {
+            return Some(place);
         }
     }
-    let place = place(states, index, (hash >> 60) as u32 & (AWAIT_WAYS - 1))?;
+    let place = place(states, index, (hash >> 60) as u32)?;
     // SAFETY: map values.
     unsafe {
         let held = *place.state;
@@ -140,6 +139,18 @@ fn take_place<K: Kernel>(hash: u64, now: u64) -> Option<Place> {
         settle(place.slot);
     }
     Some(place)
+}
+
+/// The first way of a bucket whose state word is `state`.
+#[inline(always)]
+fn way_holding(states: *mut AwaitBucket, state: u64) -> Option<u32> {
+    for way in 0..AWAIT_WAYS {
+        // SAFETY: a map value, and `way` is inside the bucket.
+        if unsafe { core::ptr::read_volatile(states.cast::<u64>().add(way as usize)) } == state {
+            return Some(way);
+        }
+    }
+    None
 }
 
 /// Counts a connection whose place is BUSY and ours.
@@ -164,22 +175,18 @@ unsafe fn settle(slot: *mut AwaitSlot) {
 fn claim<K: Kernel>(netns: u32, port: u16, addr: &[u32; 4]) -> Option<Place> {
     let hash = end_hash(netns, port, addr);
     let (states, index) = bucket(hash)?;
-    for way in 0..AWAIT_WAYS {
-        // SAFETY: map values.
-        unsafe {
-            if *states.cast::<u64>().add(way as usize) != tag(hash) {
-                continue;
-            }
-            let place = place(states, index, way)?;
-            if !K::swap(place.state, tag(hash), STATE_BUSY) {
-                return None;
-            }
-            if (*place.slot).key.netns == netns && (*place.slot).local_port == port {
-                return Some(place);
-            }
-            // Two ends with one 64-bit hash: not ours, give it back.
-            K::swap(place.state, STATE_BUSY, tag(hash));
+    let way = way_holding(states, tag(hash))?;
+    let place = place(states, index, forget(way.into(), hash) as u32)?;
+    // SAFETY: map values.
+    unsafe {
+        if !K::swap(place.state, tag(hash), STATE_BUSY) {
+            return None;
         }
+        if (*place.slot).key.netns == netns && (*place.slot).local_port == port {
+            return Some(place);
+        }
+        // Two ends with one 64-bit hash: not ours, give it back.
+        K::swap(place.state, STATE_BUSY, tag(hash));
     }
     None
 }
@@ -204,7 +211,8 @@ pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
 /// The inbound edge of a child: its owner is its listener's.
 #[inline(always)]
 pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
-    let mut key = EdgeKey {
+    let ends = sock.ends();
+    EdgeKey {
         cgroup: sock.cgroup(),
         netns: sock.netns(),
         uid: sock.uid(),
@@ -214,23 +222,20 @@ pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
         arrival_port: 0,
         arrival: ARRIVAL_NOWHERE,
         direction: DIRECTION_INBOUND,
-        family: 0,
+        family: ends.family,
         flags: 0,
         reserved: 0,
-        local: [0; 4],
-        remote: [0; 4],
-    };
-    sock.addresses(&mut key);
-    key
+        local: ends.local,
+        remote: ends.remote,
+    }
 }
 
 /// ESTABLISHED→anything: a client that still waits is counted now.
 #[inline(always)]
 pub(crate) fn left<K: Kernel>(sock: &Sock<K>) {
-    let mut key = EdgeKey::default();
-    sock.addresses(&mut key);
+    let local = sock.ends().local;
     let netns = sock.netns();
-    let Some(place) = claim::<K>(netns, sock.local_port(), &key.local) else {
+    let Some(place) = claim::<K>(netns, sock.local_port(), &local) else {
         return;
     };
     // SAFETY: map values; the place is BUSY and ours. A helper without arguments.
@@ -238,7 +243,7 @@ pub(crate) fn left<K: Kernel>(sock: &Sock<K>) {
         let young = bpf_ktime_get_ns().wrapping_sub((*place.slot).since_ns) < GRACE_NS;
         if young && (*place.slot).key.arrival != ARRIVAL_NOWHERE {
             // Answered over loopback and closed at once: its child comes with the FIN.
-            let hash = end_hash(netns, (*place.slot).local_port, &key.local);
+            let hash = end_hash(netns, (*place.slot).local_port, &local);
             K::swap(place.state, STATE_BUSY, tag(hash));
             return;
         }

@@ -15,12 +15,13 @@ use crate::{
     arrival, edges,
     edges::NO_DURATION,
     events::{self, Detail},
-    kernel::{Kernel, Sock},
+    kernel::{Ends, Kernel, Sock},
     maps::{
         CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
         DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
     },
     reset,
+    verifier::forget,
 };
 
 const ENETUNREACH: u16 = 101;
@@ -115,7 +116,7 @@ pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
 /// SYN_SENT→CLOSE: refused, timed out, unreachable, or given up by the caller.
 #[inline(always)]
 pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
-    let mut key = outbound(sock);
+    let mut key = pending_key(sock);
     let errno = sock.error();
     let refused_at = reset::met_no_listener(key.netns, sock.local_port(), &key.local);
     let mut detail = Detail {
@@ -147,41 +148,47 @@ pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
 /// What is known about where a connect went that was never established.
 #[inline(always)]
 pub(crate) fn set_arrival(key: &mut EdgeKey, decision: u32, refused_at: u16) {
-    if decision & DECISION_REDIRECT != 0 {
-        key.arrival = ARRIVAL_DECIDED;
-        key.arrival_port = decision as u16;
+    let (arrival, port) = if decision & DECISION_REDIRECT != 0 {
+        (ARRIVAL_DECIDED, decision as u16)
     } else if refused_at != 0 {
-        key.arrival = ARRIVAL_PORT;
-        key.arrival_port = refused_at;
+        (ARRIVAL_PORT, refused_at)
     } else if decision == DECISION_NONE {
-        key.arrival = ARRIVAL_NOWHERE;
+        (ARRIVAL_NOWHERE, 0)
     } else {
-        key.arrival = ARRIVAL_UNKNOWN;
-    }
+        (ARRIVAL_UNKNOWN, 0)
+    };
+    key.arrival = forget(arrival.into(), key.netns.into()) as u8;
+    key.arrival_port = forget(port.into(), key.netns.into()) as u16;
 }
 
-/// The outbound edge of a client socket, arrival not filled in.
+/// The outbound edge of a client socket that is not established, arrival not filled in.
 #[inline(always)]
-pub(crate) fn outbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
-    let mut key = EdgeKey {
+pub(crate) fn pending_key<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
+    let mut key = EdgeKey::default();
+    outbound(sock, &sock.ends(), sock.netns(), &mut key);
+    key
+}
+
+/// Fills in the outbound edge of a client socket, with arrival nowhere.
+#[inline(always)]
+pub(crate) fn outbound<K: Kernel>(sock: &Sock<K>, ends: &Ends, netns: u32, key: &mut EdgeKey) {
+    let (uid, gid) = sock.file_owner();
+    *key = EdgeKey {
         cgroup: sock.cgroup(),
-        netns: sock.netns(),
-        uid: 0,
-        gid: 0,
+        netns,
+        uid,
+        gid,
         local_port: 0,
         remote_port: sock.remote_port(),
         arrival_port: 0,
         arrival: ARRIVAL_NOWHERE,
         direction: DIRECTION_OUTBOUND,
-        family: 0,
+        family: ends.family,
         flags: 0,
         reserved: 0,
-        local: [0; 4],
-        remote: [0; 4],
+        local: ends.local,
+        remote: ends.remote,
     };
-    sock.addresses(&mut key);
-    sock.file_owner(&mut key);
-    key
 }
 
 #[inline(always)]

@@ -141,9 +141,7 @@ fn connecting(key: &EdgeKey) -> Option<*mut Pending> {
         return None;
     }
     let sock = Sock::<Probed>::new(sk as *const u8);
-    let mut own = EdgeKey::default();
-    sock.addresses(&mut own);
-    let ours = sock.remote_port() == key.remote_port && equal(&own.remote, &key.remote);
+    let ours = sock.remote_port() == key.remote_port && equal(&sock.ends().remote, &key.remote);
     ours.then_some(pending)
 }
 

@@ -105,31 +105,26 @@ fn add_duration(value: *mut EdgeValue, duration_us: u32) {
     }
 }
 
-/// Index of the highest bit, at most 25, by halving: BPF cannot count leading zeros.
+/// Index of the highest bit, at most 25, without a branch: BPF cannot count leading
+/// zeros, and every branch would double what the verifier walks after it.
 #[inline(always)]
-fn bucket(mut us: u32) -> u32 {
-    if us >= 1 << 25 {
-        return 25;
-    }
-    let mut bit = 0;
-    if us >= 1 << 16 {
-        us >>= 16;
-        bit += 16;
-    }
-    if us >= 1 << 8 {
-        us >>= 8;
-        bit += 8;
-    }
-    if us >= 1 << 4 {
-        us >>= 4;
-        bit += 4;
-    }
-    if us >= 1 << 2 {
-        us >>= 2;
-        bit += 2;
-    }
-    if us >= 1 << 1 {
-        bit += 1;
-    }
-    bit & 31
+fn bucket(us: u32) -> u32 {
+    let mut below = us | (us >> 1);
+    below |= below >> 2;
+    below |= below >> 4;
+    below |= below >> 8;
+    below |= below >> 16;
+    // All bits up to the highest are set: a de Bruijn multiplication tells 32 such words apart.
+    let index = (below.wrapping_mul(0x07c4_acdd) >> 27) & 31;
+    // SAFETY: a constant of 32 bytes, and five bits.
+    let bit = unsafe {
+        core::ptr::read_volatile((&raw const BUCKET_OF).cast::<u8>().add(index as usize))
+    };
+    u32::from(bit) & 31
 }
+
+/// Bucket by de Bruijn index: the highest bit's number, but 25 for all above.
+static BUCKET_OF: [u8; 32] = [
+    0, 9, 1, 10, 13, 21, 2, 25, 11, 14, 16, 18, 22, 25, 3, 25, 8, 12, 20, 25, 15, 17, 24, 7, 19,
+    25, 23, 6, 25, 5, 4, 25,
+];

@@ -10,9 +10,9 @@
 use core::{marker::PhantomData, ptr};
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use sidestep_abi::{ABSENT, EdgeKey, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
+use sidestep_abi::{ABSENT, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
-use crate::atomic;
+use crate::{atomic, verifier::forget};
 
 /// `IPPROTO_TCP`; MPTCP's own sockets carry another number and are not connections on the wire.
 pub(crate) const TCP: u16 = 6;
@@ -105,6 +105,16 @@ impl Kernel for Probed {
     }
 }
 
+/// Both ends of a connection, as spoken on the wire.
+pub(crate) struct Ends {
+    /// `FAMILY_*`.
+    pub(crate) family: u8,
+    /// Own address.
+    pub(crate) local: [u32; 4],
+    /// Peer's address.
+    pub(crate) remote: [u32; 4],
+}
+
 /// A `struct sock *` and the way to read it.
 pub(crate) struct Sock<K>(*const u8, PhantomData<K>);
 
@@ -184,21 +194,31 @@ impl<K: Kernel> Sock<K> {
     }
 
     /// Family and both addresses as spoken on the wire: IPv4-mapped is IPv4.
+    ///
+    /// Both families are read and one is masked out: a branch would leave the verifier
+    /// with two shapes of key to the end of the program.
     #[inline(always)]
-    pub(crate) fn addresses(&self, key: &mut EdgeKey) {
-        if self.u16(offset!(skc_family)) == AF_INET6 && offset!(skc_v6_daddr) != ABSENT {
-            let remote = self.in6(offset!(skc_v6_daddr));
-            let local = self.in6(offset!(skc_v6_rcv_saddr));
-            if !is_mapped(remote) && !is_mapped(local) {
-                key.family = FAMILY_IPV6;
-                key.local = words(local);
-                key.remote = words(remote);
-                return;
-            }
+    pub(crate) fn ends(&self) -> Ends {
+        let local = self.u32(offset!(skc_rcv_saddr));
+        let remote = self.u32(offset!(skc_daddr));
+        if offset!(skc_v6_daddr) == ABSENT || offset!(skc_v6_rcv_saddr) == ABSENT {
+            return Ends {
+                family: FAMILY_IPV4,
+                local: [local, 0, 0, 0],
+                remote: [remote, 0, 0, 0],
+            };
         }
-        key.family = FAMILY_IPV4;
-        key.local = [self.u32(offset!(skc_rcv_saddr)), 0, 0, 0];
-        key.remote = [self.u32(offset!(skc_daddr)), 0, 0, 0];
+        let local6 = self.in6(offset!(skc_v6_rcv_saddr));
+        let remote6 = self.in6(offset!(skc_v6_daddr));
+        let six =
+            self.u16(offset!(skc_family)) == AF_INET6 && !is_mapped(remote6) && !is_mapped(local6);
+        let six = forget(six.into(), remote.into()) & 1;
+        let mask = 0_u64.wrapping_sub(six);
+        Ends {
+            family: FAMILY_IPV4 + (six as u8) * (FAMILY_IPV6 - FAMILY_IPV4),
+            local: pick(mask, local6, local),
+            remote: pick(mask, remote6, remote),
+        }
     }
 
     #[inline(always)]
@@ -248,27 +268,29 @@ impl<K: Kernel> Sock<K> {
         self.u32(offset!(sk_uid))
     }
 
-    /// Credentials of the socket's file, which the owner match compares.
+    /// Credentials of the socket's file, which the owner match compares: user and group.
+    /// A socket without a file has its maker's user and no group.
     #[inline(always)]
-    pub(crate) fn file_owner(&self, key: &mut EdgeKey) {
-        key.uid = self.uid();
-        key.gid = NO_ID;
+    pub(crate) fn file_owner(&self) -> (u32, u32) {
+        let without = (self.uid(), NO_ID);
         // SAFETY: pointers and integers.
         unsafe {
             let socket: *const u8 = K::load(self.0, offset!(sk_socket));
             if socket.is_null() {
-                return;
+                return without;
             }
             let file: *const u8 = K::load(socket, offset!(socket_file));
             if file.is_null() {
-                return;
+                return without;
             }
             let cred: *const u8 = K::load(file, offset!(file_cred));
             if cred.is_null() {
-                return;
+                return without;
             }
-            key.uid = K::load(cred, offset!(cred_fsuid));
-            key.gid = K::load(cred, offset!(cred_fsgid));
+            (
+                K::load(cred, offset!(cred_fsuid)),
+                K::load(cred, offset!(cred_fsgid)),
+            )
         }
     }
 
@@ -309,13 +331,16 @@ const fn is_mapped(addr: [u64; 2]) -> bool {
     addr[0] == 0 && addr[1] as u32 == MAPPED
 }
 
-/// The address as four words in memory order (little-endian: BPF programs here are `bpfel`).
+/// The IPv6 address under the mask, else the IPv4 one, as four words in memory order
+/// (little-endian: these programs are `bpfel`).
 #[inline(always)]
-const fn words(addr: [u64; 2]) -> [u32; 4] {
+const fn pick(mask: u64, six: [u64; 2], four: u32) -> [u32; 4] {
+    let low = six[0] & mask;
+    let high = six[1] & mask;
     [
-        addr[0] as u32,
-        (addr[0] >> 32) as u32,
-        addr[1] as u32,
-        (addr[1] >> 32) as u32,
+        low as u32 | (four & !mask as u32),
+        (low >> 32) as u32,
+        high as u32,
+        (high >> 32) as u32,
     ]
 }

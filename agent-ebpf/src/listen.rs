@@ -13,7 +13,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn began<K: Kernel>(sock: &Sock<K>) {
     let mut key = listener(sock);
-    sock.file_owner(&mut key);
+    (key.uid, key.gid) = sock.file_owner();
     let task = Task {
         pid: (bpf_get_current_pid_tgid() >> 32) as u32,
         comm: bpf_get_current_comm().unwrap_or_default(),

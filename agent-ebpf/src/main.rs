@@ -21,3 +21,4 @@ mod maps;
 mod reset;
 mod retransmit;
 mod state;
+mod verifier;

@@ -43,7 +43,7 @@ fn again<K: Kernel>(sock: &Sock<K>) {
         if times & (times - 1) != 0 {
             return;
         }
-        let mut key = connect::outbound(sock);
+        let mut key = connect::pending_key(sock);
         connect::set_arrival(&mut key, (*pending).decision, 0);
         let detail = Detail {
             after_us: (bpf_ktime_get_ns() - (*pending).since_ns) / 1000,

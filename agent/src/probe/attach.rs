@@ -4,6 +4,7 @@ use aya::{
     Btf, Ebpf,
     programs::{BtfTracePoint, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
+use tracing::debug;
 
 use super::{
     load::chain,
@@ -24,7 +25,15 @@ pub(super) fn attach(ebpf: &mut Ebpf, types: &Btf, variant: &Variant) -> Result<
     try_attach(program, types, variant).map_err(|error| {
         unload(program);
         explain(&error)
-    })
+    })?;
+    if let Ok(info) = program.info() {
+        debug!(
+            program = variant.program,
+            verified = info.verified_instruction_count(),
+            "attached"
+        );
+    }
+    Ok(())
 }
 
 /// A program that never got loaded has nothing to unload, so the result says nothing.
