@@ -82,67 +82,82 @@ fn holder(index: u32) -> u64 {
         })
 }
 
-/// What [`begin`] left for this socket.
+/// What [`begin`] left for this socket, or nobody's slot, whose `sk` is 0 as all in it.
+///
+/// Never `None` in truth: the verifier asks. One pointer for both, or it would walk all
+/// that follows twice.
 #[inline(always)]
 pub(crate) fn find(sk: u64) -> Option<*mut Pending> {
-    let index = sk_hash(sk) & (PENDING_SLOTS - 1);
-    if holder(index) == sk {
-        return PENDING.get_ptr_mut(index);
+    let hash = sk_hash(sk);
+    let index = hash & (PENDING_SLOTS - 1);
+    let found = if holder(index) == sk {
+        index
+    } else if holder(index ^ 1) == sk {
+        index ^ 1
+    } else {
+        lost(Counter::PendingMissing);
+        PENDING_SLOTS
+    };
+    PENDING.get_ptr_mut(forget(found.into(), hash.into()) as u32)
+}
+
+/// Microseconds since connect(2), not known for nobody's slot.
+///
+/// # Safety
+/// `pending` must be a value of the map.
+#[inline(always)]
+unsafe fn duration(pending: *const Pending, now: u64) -> u32 {
+    // SAFETY: the caller's promise.
+    match unsafe { (*pending).since_ns } {
+        0 => NO_DURATION,
+        since => micros(now, since),
     }
-    if holder(index ^ 1) == sk {
-        return PENDING.get_ptr_mut(index ^ 1);
-    }
-    None
 }
 
 /// SYN_SENT→ESTABLISHED, in anybody's context.
 #[inline(always)]
 pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_ns() };
     let Some(pending) = find(sock.cookie()) else {
-        lost(Counter::PendingMissing);
-        arrival::wait(sock, now, NO_DURATION, DECISION_UNKNOWN, &edges::NOBODY);
         return;
     };
-    // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT.
+    // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT; a helper
+    // without arguments.
     unsafe {
-        let duration = micros(now, (*pending).since_ns);
+        let now = bpf_ktime_get_ns();
+        let duration = duration(pending, now);
         arrival::wait(sock, now, duration, (*pending).decision, &(*pending).task);
         core::ptr::write_volatile(&raw mut (*pending).sk, 0);
     }
 }
 
 /// SYN_SENT→CLOSE: refused, timed out, unreachable, or given up by the caller.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
+    let Some(pending) = find(sock.cookie()) else {
+        return;
+    };
     let mut key = pending_key(sock);
     let errno = sock.error();
     let refused_at = reset::met_no_listener(key.netns, sock.local_port(), &key.local);
-    let mut detail = Detail {
-        after_us: 0,
-        errno,
-        refused_at,
-        outcome: outcome(errno),
-        retransmits: 0,
-    };
-    let pending = find(sock.cookie());
-    let task = match pending {
-        // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT.
-        Some(pending) => unsafe {
-            detail.after_us = (bpf_ktime_get_ns() - (*pending).since_ns) / 1000;
-            set_arrival(&mut key, (*pending).decision, refused_at);
-            core::ptr::write_volatile(&raw mut (*pending).sk, 0);
-            &(*pending).task
-        },
-        None => {
-            lost(Counter::PendingMissing);
-            set_arrival(&mut key, DECISION_UNKNOWN, refused_at);
-            &edges::NOBODY
-        }
-    };
-    edges::count(&key, task, detail.outcome, NO_DURATION);
-    events::tell_within_budget(EVENT_FAILED, &key, task, &detail);
+    // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT; a helper
+    // without arguments.
+    unsafe {
+        let after_us = match duration(pending, bpf_ktime_get_ns()) {
+            NO_DURATION => 0,
+            us => us,
+        };
+        let detail = Detail {
+            after_us: forget(after_us.into(), errno.into()),
+            errno,
+            refused_at,
+            outcome: forget(outcome(errno).into(), errno.into()) as u8,
+            retransmits: 0,
+        };
+        set_arrival(&mut key, (*pending).decision, refused_at);
+        edges::count(&key, &(*pending).task, detail.outcome, NO_DURATION);
+        events::tell_within_budget(EVENT_FAILED, &key, &(*pending).task, &detail);
+        core::ptr::write_volatile(&raw mut (*pending).sk, 0);
+    }
 }
 
 /// What is known about where a connect went that was never established.

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// CLOSE→LISTEN, in the caller's context.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn began<K: Kernel>(sock: &Sock<K>) {
     let mut key = listener(sock);
     (key.uid, key.gid) = sock.file_owner();
@@ -22,7 +22,7 @@ pub(crate) fn began<K: Kernel>(sock: &Sock<K>) {
 }
 
 /// LISTEN→CLOSE.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn ended<K: Kernel>(sock: &Sock<K>) {
     let key = listener(sock);
     events::tell(

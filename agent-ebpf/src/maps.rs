@@ -13,7 +13,7 @@ use sidestep_abi::{
     LateOffsets, Task,
 };
 
-/// Connects not yet answered; two may share a pair of slots.
+/// Connects not yet answered; two may share a pair of slots. One more is nobody's.
 pub(crate) const PENDING_SLOTS: u32 = 16_384;
 /// Threads inside connect(2), by thread id.
 pub(crate) const CONNECTING_SLOTS: u32 = 1_024;
@@ -108,7 +108,7 @@ pub(crate) static AWAIT_SLOTS: Array<AwaitSlot> =
     Array::with_max_entries(AWAIT_BUCKETS * AWAIT_WAYS, BPF_F_MMAPABLE);
 
 #[map]
-pub(crate) static PENDING: Array<Pending> = Array::with_max_entries(PENDING_SLOTS, 0);
+pub(crate) static PENDING: Array<Pending> = Array::with_max_entries(PENDING_SLOTS + 1, 0);
 
 #[map]
 pub(crate) static CONNECTING: Array<Connecting> = Array::with_max_entries(CONNECTING_SLOTS, 0);

@@ -75,10 +75,8 @@ pub(crate) fn met_no_listener(netns: u32, port: u16, addr: &[u32; 4]) -> u16 {
             return 0;
         }
         (*slot).tag = 0;
-        if bpf_ktime_get_ns().wrapping_sub((*slot).at_ns) > FRESH_NS {
-            return 0;
-        }
-        (*slot).port as u16
+        let fresh = bpf_ktime_get_ns().wrapping_sub((*slot).at_ns) <= FRESH_NS;
+        (*slot).port as u16 * u16::from(fresh)
     }
 }
 

@@ -38,6 +38,9 @@ fn again<K: Kernel>(sock: &Sock<K>) {
     };
     // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT.
     unsafe {
+        if (*pending).sk == 0 {
+            return;
+        }
         let times = (*pending).retransmits.wrapping_add(1);
         (*pending).retransmits = times;
         if times & (times - 1) != 0 {
