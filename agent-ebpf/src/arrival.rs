@@ -192,7 +192,7 @@ fn claim<K: Kernel>(netns: u32, port: u16, addr: &[u32; 4]) -> Option<Place> {
 }
 
 /// SYN_RECV→ESTABLISHED: a child, addresses complete. Not accepted yet.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
     let key = inbound(sock);
     if let Some(place) = claim::<K>(key.netns, sock.remote_port(), &key.remote) {
@@ -231,7 +231,7 @@ pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
 }
 
 /// ESTABLISHED→anything: a client that still waits is counted now.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn left<K: Kernel>(sock: &Sock<K>) {
     let local = sock.ends().local;
     let netns = sock.netns();

@@ -30,7 +30,7 @@ const ECONNREFUSED: u16 = 111;
 const EHOSTUNREACH: u16 = 113;
 
 /// CLOSE→SYN_SENT, in the caller's context. No port is chosen yet.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
     let sk = sock.cookie();
     let index = free_slot(sk);
@@ -115,7 +115,7 @@ unsafe fn duration(pending: *const Pending, now: u64) -> u32 {
 }
 
 /// SYN_SENT→ESTABLISHED, in anybody's context.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
     let Some(pending) = find(sock.cookie()) else {
         return;

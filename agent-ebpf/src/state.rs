@@ -4,6 +4,9 @@
 //!
 //! A proxied connection makes about twenty state changes and four of them matter, so the
 //! first thing done is to leave. Compiled twice, see `kernel.rs`.
+//!
+//! Each behaviour is a function of its own, never inlined: together their frames would
+//! not fit the 512 bytes a program may have.
 
 use aya_ebpf::{
     macros::{btf_tracepoint, raw_tracepoint},
