@@ -45,7 +45,12 @@ fn serve(at: SocketAddr) {
 
 fn coverage(world: &World) {
     for signal in world.probes.coverage().signals {
-        println!("{:17} {:15} {}", signal.signal, signal.variant.unwrap_or_default(), signal.reason);
+        println!(
+            "{:17} {:15} {}",
+            signal.signal,
+            signal.variant.unwrap_or_default(),
+            signal.reason
+        );
     }
 }
 
@@ -55,7 +60,11 @@ fn the_required_signal_works_and_the_rest_says_why_not() {
     coverage(&world);
     for signal in world.probes.coverage().signals {
         assert!(!signal.required || signal.variant.is_some(), "{signal:?}");
-        assert_eq!(signal.variant.is_some(), signal.reason.is_empty(), "{signal:?}");
+        assert_eq!(
+            signal.variant.is_some(),
+            signal.reason.is_empty(),
+            "{signal:?}"
+        );
     }
     // Where functions can be probed at all, nothing is missing but what the module's types decide.
     if std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
@@ -80,13 +89,22 @@ fn a_redirected_connection_arrives_at_the_proxy() {
     }
     // An IPv6 socket speaking IPv4 counts as IPv4.
     visit(at(&format!("::ffff:{SERVER}"), 80));
-    world.until("both families", |w| w.established(four) == 6 && w.established(six) == 5);
+    world.until("both families", |w| {
+        w.established(four) == 6 && w.established(six) == 5
+    });
     for (to, count) in [(four, 6), (six, 5)] {
         let edges = world.outbound(to);
         assert_eq!(edges.len(), 1, "{edges:?}");
-        assert_eq!((edges[0].0, edges[0].1.established), (Arrival::Port(PROXY), count));
+        assert_eq!(
+            (edges[0].0, edges[0].1.established),
+            (Arrival::Port(PROXY), count)
+        );
     }
-    let inbound: u64 = world.inbound(world.client, PROXY).iter().map(|d| d.counts.established).sum();
+    let inbound: u64 = world
+        .inbound(world.client, PROXY)
+        .iter()
+        .map(|d| d.counts.established)
+        .sum();
     assert_eq!(inbound, 11);
     world.assert_no_loss();
 }
@@ -139,11 +157,18 @@ fn a_redirect_to_nobody_names_the_port() {
     world.enter('c');
     let to = at(SERVER, 80);
     assert!(TcpStream::connect(to).is_err());
-    world.until("the failure", |w| !w.about(to).is_empty() && !w.outbound(to).is_empty());
+    world.until("the failure", |w| {
+        !w.about(to).is_empty() && !w.outbound(to).is_empty()
+    });
     let (arrival, counts) = world.outbound(to)[0];
     assert_eq!(counts.refused, 1);
     let failed = world.about(to).into_iter().find_map(|s| match s {
-        Signal::Failed { outcome, errno, refused_at, .. } => Some((*outcome, *errno, *refused_at)),
+        Signal::Failed {
+            outcome,
+            errno,
+            refused_at,
+            ..
+        } => Some((*outcome, *errno, *refused_at)),
         _ => None,
     });
     let (outcome, errno, refused_at) = failed.expect("no Failed signal");
@@ -172,8 +197,14 @@ fn a_refusal_by_the_destination_is_not_blamed_on_the_own_namespace() {
     world.enter('c');
     let to = at(SERVER, 81);
     assert!(TcpStream::connect(to).is_err());
-    world.until("the failure", |w| w.outbound(to).iter().any(|(_, c)| c.refused == 1));
-    let expected = if world.has("nat_decision") { Arrival::Nowhere } else { Arrival::Unknown };
+    world.until("the failure", |w| {
+        w.outbound(to).iter().any(|(_, c)| c.refused == 1)
+    });
+    let expected = if world.has("nat_decision") {
+        Arrival::Nowhere
+    } else {
+        Arrival::Unknown
+    };
     assert_eq!(world.outbound(to)[0].0, expected);
     for signal in world.about(to) {
         if let Signal::Failed { refused_at, .. } = signal {
@@ -191,11 +222,15 @@ fn giving_up_is_counted_as_aborted() {
     for _ in 0..3 {
         assert!(TcpStream::connect_timeout(&to, Duration::from_millis(50)).is_err());
     }
-    world.until("three", |w| w.outbound(to).iter().map(|(_, c)| c.aborted).sum::<u64>() == 3);
+    world.until("three", |w| {
+        w.outbound(to).iter().map(|(_, c)| c.aborted).sum::<u64>() == 3
+    });
     let stalled = TcpStream::connect_timeout(&to, Duration::from_millis(1500));
     assert!(stalled.is_err());
     world.until("the stall", |w| {
-        w.about(to).iter().any(|s| matches!(s, Signal::Stalled { retransmits: 1, .. }))
+        w.about(to)
+            .iter()
+            .any(|s| matches!(s, Signal::Stalled { retransmits: 1, .. }))
     });
     assert_eq!(world.established(to), 0);
 }
@@ -217,7 +252,10 @@ fn a_full_accept_queue_is_never_called_direct() {
     std::thread::sleep(Duration::from_millis(1500));
     world.until("the rest", |w| w.established(to) >= connected);
     for (arrival, counts) in world.outbound(to) {
-        assert!(arrival != Arrival::Nowhere || counts.established == 0, "{arrival:?} {counts:?}");
+        assert!(
+            arrival != Arrival::Nowhere || counts.established == 0,
+            "{arrival:?} {counts:?}"
+        );
     }
     assert_eq!(world.established(to), connected);
     drop(tried);
@@ -249,17 +287,27 @@ fn the_owner_is_the_socket_files_not_the_threads() {
     connect(&socket, to);
     drop(socket);
     world.until("it", |w| w.established(to) == 1);
-    let owner = world.deltas.iter().find(|d| d.key.remote == to).unwrap().key.owner;
+    let owner = world
+        .deltas
+        .iter()
+        .find(|d| d.key.remote == to)
+        .unwrap()
+        .key
+        .owner;
     assert_eq!((owner.uid, owner.gid), (1_234, 4_321));
 }
 
 /// connect(2) to an IPv4 address.
 fn connect(socket: &OwnedFd, to: SocketAddr) {
-    let SocketAddr::V4(to) = to else { panic!("IPv4 only") };
+    let SocketAddr::V4(to) = to else {
+        panic!("IPv4 only")
+    };
     let address = libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
+        sin_family: u16::try_from(libc::AF_INET).unwrap(),
         sin_port: to.port().to_be(),
-        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(to.ip().octets()) },
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(to.ip().octets()),
+        },
         sin_zero: [0; 8],
     };
     // SAFETY: a whole address of the length said.
@@ -267,7 +315,7 @@ fn connect(socket: &OwnedFd, to: SocketAddr) {
         libc::connect(
             socket.as_raw_fd(),
             (&raw const address).cast(),
-            size_of_val(&address) as u32,
+            u32::try_from(size_of_val(&address)).unwrap(),
         )
     };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
@@ -281,21 +329,33 @@ fn listeners_come_and_go() {
     let four = TcpListener::bind("127.0.0.1:9002").unwrap();
     drop((dual, four));
     world.until("both ends", |w| {
-        let ended = |s: &&Signal| matches!(s, Signal::ListeningEnded { netns, .. } if *netns == w.client);
+        let ended =
+            |s: &&Signal| matches!(s, Signal::ListeningEnded { netns, .. } if *netns == w.client);
         w.signals.iter().filter(ended).count() == 2
     });
     let began: Vec<_> = world
         .signals
         .iter()
         .filter_map(|s| match s {
-            Signal::Listening { owner, listener, process } if owner.netns == world.client => {
+            Signal::Listening {
+                owner,
+                listener,
+                process,
+            } if owner.netns == world.client => {
                 assert_eq!((owner.uid, process.pid), (0, std::process::id()));
-                Some((listener.addr.to_string(), listener.port, listener.dual_stack))
+                Some((
+                    listener.addr.to_string(),
+                    listener.port,
+                    listener.dual_stack,
+                ))
             }
             _ => None,
         })
         .collect();
-    assert_eq!(began, [("::".into(), 9001, true), ("127.0.0.1".into(), 9002, false)]);
+    assert_eq!(
+        began,
+        [("::".into(), 9001, true), ("127.0.0.1".into(), 9002, false)]
+    );
 }
 
 #[test]
@@ -336,12 +396,27 @@ fn a_thousand_connections_are_a_thousand() {
             scope.spawn(move || (0..1000).for_each(|_| visit(to)));
         }
     });
-    world.until("all", |w| w.established(redirected) >= 1000 && w.established(direct) >= 1000);
-    assert_eq!(world.outbound(redirected).len(), 1, "{:?}", world.outbound(redirected));
+    world.until("all", |w| {
+        w.established(redirected) >= 1000 && w.established(direct) >= 1000
+    });
+    assert_eq!(
+        world.outbound(redirected).len(),
+        1,
+        "{:?}",
+        world.outbound(redirected)
+    );
     assert_eq!(world.outbound(redirected)[0].0, Arrival::Port(PROXY));
-    assert_eq!(world.outbound(direct).len(), 1, "{:?}", world.outbound(direct));
+    assert_eq!(
+        world.outbound(direct).len(),
+        1,
+        "{:?}",
+        world.outbound(direct)
+    );
     assert_eq!(world.outbound(direct)[0].0, Arrival::Nowhere);
-    assert_eq!((world.established(redirected), world.established(direct)), (1000, 1000));
+    assert_eq!(
+        (world.established(redirected), world.established(direct)),
+        (1000, 1000)
+    );
     world.assert_no_loss();
 }
 

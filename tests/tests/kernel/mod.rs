@@ -49,7 +49,9 @@ impl World {
             ip(&format!("netns add {name}{side}"));
             ip(&format!("-n {name}{side} link set lo up"));
         }
-        ip(&format!("-n {name}c link add eth0 type veth peer name eth0 netns {name}s"));
+        ip(&format!(
+            "-n {name}c link add eth0 type veth peer name eth0 netns {name}s"
+        ));
         for (side, four, six) in [("c", CLIENT, CLIENT6), ("s", SERVER, SERVER6)] {
             ip(&format!("-n {name}{side} addr add {four}/24 dev eth0"));
             ip(&format!("-n {name}{side} addr add {six}/64 dev eth0 nodad"));
@@ -85,7 +87,9 @@ impl World {
         for tool in ["iptables", "ip6tables"] {
             self.run(
                 'c',
-                &format!("{tool} -t nat -A OUTPUT -p tcp --dport {port} -j REDIRECT --to-ports {to}"),
+                &format!(
+                    "{tool} -t nat -A OUTPUT -p tcp --dport {port} -j REDIRECT --to-ports {to}"
+                ),
             );
         }
     }
@@ -94,7 +98,10 @@ impl World {
     pub(crate) fn has(&self, signal: &str) -> bool {
         let coverage = self.probes.coverage();
         let found = coverage.signals.iter().find(|s| s.signal == signal);
-        found.unwrap_or_else(|| panic!("no signal {signal}")).variant.is_some()
+        found
+            .unwrap_or_else(|| panic!("no signal {signal}"))
+            .variant
+            .is_some()
     }
 
     /// Listens until `done` is true of what was heard; panics when patience ends.
@@ -119,7 +126,11 @@ impl World {
     fn listen(&mut self) {
         let own = [self.client, self.server];
         let deltas = self.probes.drain().expect("draining");
-        self.deltas.extend(deltas.into_iter().filter(|d| own.contains(&d.key.owner.netns)));
+        self.deltas.extend(
+            deltas
+                .into_iter()
+                .filter(|d| own.contains(&d.key.owner.netns)),
+        );
         let signals = &mut self.signals;
         self.probes.read_signals(|_, signal| signals.push(signal));
     }
@@ -132,7 +143,10 @@ impl World {
                 && d.key.direction == Direction::Outbound
                 && d.key.remote == to
         }) {
-            match sums.iter_mut().find(|(arrival, _)| *arrival == delta.key.arrival) {
+            match sums
+                .iter_mut()
+                .find(|(arrival, _)| *arrival == delta.key.arrival)
+            {
                 Some((_, sum)) => add(sum, &delta.counts),
                 None => sums.push((delta.key.arrival, delta.counts)),
             }
@@ -205,7 +219,10 @@ fn add(sum: &mut Counts, more: &Counts) {
 }
 
 fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip");
+    let output = Command::new("ip")
+        .args(arguments.split(' '))
+        .output()
+        .expect("ip");
     assert!(
         output.status.success(),
         "ip {arguments}: {}",
