@@ -58,6 +58,12 @@ pub(crate) struct Finding {
     pub(crate) rest: serde_json::Map<String, Value>,
 }
 
+/// `/v1/findings`.
+#[derive(Debug, Deserialize)]
+struct Page {
+    findings: Vec<Finding>,
+}
+
 /// Namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PodKey {
@@ -172,22 +178,23 @@ impl Agent {
             .with_context(|| format!("GET {path}"))
     }
 
-    /// All findings, open and resolved.
-    pub(crate) fn findings(&self) -> Result<Vec<Finding>> {
-        let text = self.get("/v1/findings")?;
-        let value: Value = serde_json::from_str(&text).context("/v1/findings is not JSON")?;
-        // A bare list, or an object that holds it.
-        let list = value.get("findings").cloned().unwrap_or(value);
-        serde_json::from_value(list)
-            .with_context(|| format!("/v1/findings has another shape than expected: {text}"))
+    /// All findings, open and resolved; of one namespace, without those about the agent itself, if it is named.
+    pub(crate) fn findings(&self, namespace: Option<&str>) -> Result<Vec<Finding>> {
+        let filter = namespace.map(|name| format!("?namespace={name}"));
+        let text = self.get(&format!("/v1/findings{}", filter.unwrap_or_default()))?;
+        let page: Page = serde_json::from_str(&text)
+            .with_context(|| format!("/v1/findings has another shape than expected: {text}"))?;
+        Ok(page.findings)
     }
 
     /// Waits until it knows these pods and their network namespaces, so that a scenario tests verdicts and not the speed
     /// of discovery.
     pub(crate) fn wait_for_pods(&self, world: &World) -> Result<()> {
         let deadline = Instant::now() + DISCOVERY;
+        let filter = world.namespace().map(|name| format!("?namespace={name}"));
+        let filter = filter.unwrap_or_else(|| "?limit=1000".to_owned());
         loop {
-            let text = self.get("/v1/pods?limit=1000")?;
+            let text = self.get(&format!("/v1/pods{filter}"))?;
             let page: Value = serde_json::from_str(&text).context("/v1/pods is not JSON")?;
             let rows = page["pods"]
                 .as_array()
@@ -209,7 +216,7 @@ impl Agent {
                     DISCOVERY.as_secs()
                 ));
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(200));
         }
     }
 

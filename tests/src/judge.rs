@@ -25,9 +25,19 @@ pub(crate) struct Seen {
 impl Seen {
     /// Asks the agent once.
     pub(crate) fn look(&mut self, agent: &Agent, world: &World) -> Result<()> {
+        self.note(agent.findings(world.namespace())?, world);
+        Ok(())
+    }
+
+    /// Asks once for everything, the agent's findings about itself included.
+    pub(crate) fn look_at_all(&mut self, agent: &Agent, world: &World) -> Result<()> {
+        self.note(agent.findings(None)?, world);
+        Ok(())
+    }
+
+    fn note(&mut self, findings: Vec<Finding>, world: &World) {
         let now = Instant::now();
-        for finding in agent
-            .findings()?
+        for finding in findings
             .into_iter()
             .filter(|finding| is_ours(finding, world))
         {
@@ -41,7 +51,6 @@ impl Seen {
                 None => self.all.push((now, finding)),
             }
         }
-        Ok(())
     }
 
     /// The first sight of a finding.

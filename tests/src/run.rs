@@ -23,7 +23,7 @@ use crate::spec::{AgentStart, Requirement, Scenario};
 use crate::world::{self, Net, World};
 
 /// Between two looks at the findings.
-const POLL: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(200);
 
 /// What a run needs from outside the scenario.
 #[derive(Clone, Debug)]
@@ -287,7 +287,7 @@ pub(crate) fn watch(stage: &Stage<'_>, agent: &Agent, seen: &mut Seen) -> Result
         seen.look(agent, stage.world)?;
         stage.sleep(POLL);
     }
-    Ok(())
+    seen.look_at_all(agent, stage.world)
 }
 
 fn details(stage: &Stage<'_>, agent: Option<&Agent>, seen: &Seen) -> String {

@@ -182,6 +182,13 @@ impl World {
             .unwrap_or_else(|| self.dir.join("pods"))
     }
 
+    /// The namespace of all its pods, if it is one and no other run has it.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        let first = self.pods.first()?.spec.namespace.as_str();
+        let same = self.pods.iter().all(|pod| pod.spec.namespace == first);
+        (self.manifests.is_some() && same).then_some(first)
+    }
+
     fn manifest_name(&self, pod: &str) -> String {
         format!("{}-{pod}.json", self.id)
     }

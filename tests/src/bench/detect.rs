@@ -82,7 +82,7 @@ fn trial(agent: &Agent, pod: &Standing, node: Ipv4Addr) -> Result<f64> {
     ensure!(tally.ok == 1, "the connection failed: {tally:?}");
     let start = Instant::now();
     loop {
-        let found = agent.findings()?.into_iter().any(|finding| {
+        let found = agent.findings(None)?.into_iter().any(|finding| {
             finding.code == "bypass-no-rules"
                 && finding.pod.is_some_and(|key| key.name == pod.spec.name)
         });

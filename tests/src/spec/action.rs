@@ -111,7 +111,7 @@ fn default_threads() -> u32 {
 }
 
 fn default_timeout() -> f64 {
-    1.0
+    5.0
 }
 
 /// How connect(2) is called.
