@@ -133,7 +133,8 @@ fields! {
 }
 
 fields! {
-    /// Offsets of connection tracking's fields, known when its module is loaded.
+    /// Offsets of connection tracking's fields, known when its module is loaded. Tuple and
+    /// range are read whole, for the cost of one field: see [`LateOffsets::fits`].
     LateOffsets, LATE_FIELDS, LATE_FIELD_COUNT;
     /// Namespace of a tracked connection.
     ct_net: "nf_conn", "ct_net.net", Byte, Required;
@@ -159,4 +160,90 @@ fields! {
     range_addr: "nf_nat_range2", "min_addr", Byte, Required;
     /// First port of the range.
     range_port: "nf_nat_range2", "min_proto", Byte, Required;
+}
+
+/// `struct nf_conntrack_tuple` as the probes read it: its layout has not changed since
+/// 2007, and is compared with the running kernel's before use.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tuple {
+    /// Source address.
+    pub src: [u32; 4],
+    /// Source port, network order.
+    pub src_port: u16,
+    /// Address family.
+    pub family: u16,
+    /// Destination address.
+    pub dst: [u32; 4],
+    /// Destination port, network order.
+    pub dst_port: u16,
+    /// Transport protocol.
+    pub protocol: u8,
+    /// Direction.
+    pub dir: u8,
+}
+
+/// The beginning of `struct nf_nat_range2`, likewise.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// Which parts it sets.
+    pub flags: u32,
+    /// First address.
+    pub addr: [u32; 4],
+    /// Last address.
+    pub max_addr: [u32; 4],
+    /// First port, network order.
+    pub port: u16,
+    /// Last port, network order.
+    pub max_port: u16,
+}
+
+impl LateOffsets {
+    /// Whether this kernel's tuple and range are laid out as [`Tuple`] and [`Range`].
+    #[must_use]
+    pub const fn fits(&self) -> bool {
+        self.tuple_src as usize == core::mem::offset_of!(Tuple, src)
+            && self.tuple_src_port as usize == core::mem::offset_of!(Tuple, src_port)
+            && self.tuple_family as usize == core::mem::offset_of!(Tuple, family)
+            && self.tuple_dst as usize == core::mem::offset_of!(Tuple, dst)
+            && self.tuple_dst_port as usize == core::mem::offset_of!(Tuple, dst_port)
+            && self.tuple_protocol as usize == core::mem::offset_of!(Tuple, protocol)
+            && self.range_flags as usize == core::mem::offset_of!(Range, flags)
+            && self.range_addr as usize == core::mem::offset_of!(Range, addr)
+            && self.range_port as usize == core::mem::offset_of!(Range, port)
+    }
+
+    /// The table of a list of offsets in [`LATE_FIELDS`]' order.
+    #[must_use]
+    pub const fn from_list(list: [u32; LATE_FIELD_COUNT]) -> Self {
+        let [
+            ct_net,
+            ct_tuplehash,
+            hash_tuple,
+            tuple_src,
+            tuple_src_port,
+            tuple_family,
+            tuple_dst,
+            tuple_dst_port,
+            tuple_protocol,
+            range_flags,
+            range_addr,
+            range_port,
+        ] = list;
+        Self {
+            ct_net,
+            ct_tuplehash,
+            hash_tuple,
+            tuple_src,
+            tuple_src_port,
+            tuple_family,
+            tuple_dst,
+            tuple_dst_port,
+            tuple_protocol,
+            range_flags,
+            range_addr,
+            range_port,
+        }
+    }
 }

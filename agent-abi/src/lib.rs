@@ -25,7 +25,7 @@ pub use event::{
 };
 pub use fields::{
     ABSENT, FIELD_COUNT, FIELDS, Field, LATE_FIELD_COUNT, LATE_FIELDS, LateOffsets, Need, Offsets,
-    Unit,
+    Range, Tuple, Unit,
 };
 pub use key::{
     ARRIVAL_DECIDED, ARRIVAL_LOOPBACK, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN,

@@ -9,21 +9,23 @@ use aya_ebpf::{
     programs::{FExitContext, RetProbeContext},
 };
 
+use sidestep_abi::EdgeKey;
+
 use crate::{
-    arrival, connect, edges,
-    kernel::{Kernel, Probed, Sock},
+    connect, edges,
     maps::{ACCEPT_SLOTS, ACCEPTABLE, Acceptable, sk_hash},
 };
 
 /// A child that may be accepted from now on.
 #[inline(always)]
-pub(crate) fn acceptable(sk: u64) {
+pub(crate) fn acceptable(sk: u64, key: &EdgeKey) {
     if let Some(slot) = ACCEPTABLE.get_ptr_mut(sk_hash(sk) & (ACCEPT_SLOTS - 1)) {
         // SAFETY: a map value; a helper without arguments.
         unsafe {
             *slot = Acceptable {
                 sk,
                 since_ns: bpf_ktime_get_ns(),
+                key: *key,
             };
         }
     }
@@ -31,24 +33,24 @@ pub(crate) fn acceptable(sk: u64) {
 
 #[fexit(function = "inet_csk_accept")]
 pub(crate) fn accept_fexit(ctx: FExitContext) -> i32 {
-    accepted::<Probed>(ctx.arg(2));
+    accepted(ctx.arg(2));
     0
 }
 
 #[fexit(function = "inet_csk_accept")]
 pub(crate) fn accept_fexit_old(ctx: FExitContext) -> i32 {
-    accepted::<Probed>(ctx.arg(4));
+    accepted(ctx.arg(4));
     0
 }
 
 #[kretprobe(function = "inet_csk_accept")]
 pub(crate) fn accept_kretprobe(ctx: RetProbeContext) -> u32 {
-    accepted::<Probed>(ctx.ret());
+    accepted(ctx.ret());
     0
 }
 
 #[inline(always)]
-fn accepted<K: Kernel>(sk: *const u8) {
+fn accepted(sk: *const u8) {
     let cookie = sk as u64;
     // Nobody waiting is what a listener polled in vain returns.
     if cookie == 0 {
@@ -64,6 +66,6 @@ fn accepted<K: Kernel>(sk: *const u8) {
         }
         (*slot).sk = 0;
         let waited = connect::micros(bpf_ktime_get_ns(), (*slot).since_ns);
-        edges::time(&arrival::inbound(&Sock::<K>::new(sk)), waited);
+        edges::time(&(*slot).key, waited);
     }
 }

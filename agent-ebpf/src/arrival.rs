@@ -205,7 +205,7 @@ pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
         }
     }
     edges::count(&key, &edges::NOBODY, OUTCOME_ESTABLISHED, NO_DURATION);
-    accept::acceptable(sock.cookie());
+    accept::acceptable(sock.cookie(), &key);
 }
 
 /// The inbound edge of a child: its owner is its listener's.

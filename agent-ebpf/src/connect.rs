@@ -18,7 +18,7 @@ use crate::{
     kernel::{Ends, Kernel, Sock},
     maps::{
         CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
-        DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
+        DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, end_hash, lost, sk_hash,
     },
     reset,
     verifier::forget,
@@ -42,6 +42,7 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
     unsafe {
         (*pending).sk = 0;
         (*pending).since_ns = bpf_ktime_get_ns();
+        (*pending).to = end_hash(0, sock.remote_port(), &sock.ends().remote);
         (*pending).decision = DECISION_UNKNOWN;
         (*pending).retransmits = 0;
         (*pending).task = Task {

@@ -33,6 +33,8 @@ pub(crate) struct Pending {
     pub(crate) sk: u64,
     /// When connect(2) sent the SYN.
     pub(crate) since_ns: u64,
+    /// Hash of the destination asked for, by which NAT's decision is recognised.
+    pub(crate) to: u64,
     /// What NAT decided: see `DECISION_*`.
     pub(crate) decision: u32,
     /// SYNs sent again.
@@ -76,6 +78,8 @@ pub(crate) struct Acceptable {
     pub(crate) sk: u64,
     /// When it was established.
     pub(crate) since_ns: u64,
+    /// The edge it was counted under.
+    pub(crate) key: EdgeKey,
 }
 
 /// A namespace's budget of events.

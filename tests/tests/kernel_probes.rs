@@ -44,7 +44,7 @@ fn serve(at: SocketAddr) {
 }
 
 fn coverage(world: &World) {
-    for signal in world.probes.coverage().signals {
+    for signal in world.probes().coverage().signals {
         println!(
             "{:17} {:15} {}",
             signal.signal,
@@ -58,7 +58,7 @@ fn coverage(world: &World) {
 fn the_required_signal_works_and_the_rest_says_why_not() {
     let world = World::new("cov");
     coverage(&world);
-    for signal in world.probes.coverage().signals {
+    for signal in world.probes().coverage().signals {
         assert!(!signal.required || signal.variant.is_some(), "{signal:?}");
         assert_eq!(
             signal.variant.is_some(),

@@ -9,7 +9,7 @@ use aya::{
     Ebpf,
     maps::{Array, MapData},
 };
-use sidestep_abi::{LATE_FIELD_COUNT, LATE_FIELDS};
+use sidestep_abi::{LATE_FIELD_COUNT, LATE_FIELDS, LateOffsets};
 
 use super::{
     btf::{self, Types},
@@ -48,6 +48,9 @@ pub(super) fn provide_offsets(ebpf: &mut Ebpf, types: &Types<'_>) -> Result<(), 
     let offsets: [u32; LATE_FIELD_COUNT] = offsets
         .try_into()
         .map_err(|_| "internal: field table and offsets differ in length".to_owned())?;
+    if !LateOffsets::from_list(offsets).fits() {
+        return Err("connection tracking's tuple or range is laid out differently here".into());
+    }
     let map = ebpf.map_mut("LATE").ok_or("the object has no map LATE")?;
     let mut map: Array<&mut MapData, [u32; LATE_FIELD_COUNT]> =
         map.try_into().map_err(|e| chain(&e))?;

@@ -29,7 +29,7 @@ pub(crate) const SERVER6: &str = "fd98::2";
 /// A test's namespaces and probes.
 pub(crate) struct World {
     name: String,
-    pub(crate) probes: Probes,
+    pub(crate) probes: Option<Probes>,
     pub(crate) client: NetnsId,
     pub(crate) server: NetnsId,
     pub(crate) deltas: Vec<EdgeDelta>,
@@ -62,13 +62,18 @@ impl World {
             NetnsId(u32::try_from(std::fs::metadata(path).unwrap().ino()).unwrap())
         };
         Self {
-            probes: Probes::start(&options).expect("the probes do not start"),
+            probes: Some(Probes::start(&options).expect("the probes do not start")),
             client: inode("c"),
             server: inode("s"),
             name,
             deltas: Vec::new(),
             signals: Vec::new(),
         }
+    }
+
+    /// The probes; only a measurement goes without.
+    pub(crate) fn probes(&self) -> &Probes {
+        self.probes.as_ref().unwrap()
     }
 
     /// Moves this thread into one of the namespaces: sockets made from now on live there.
@@ -96,7 +101,7 @@ impl World {
 
     /// Whether a signal is delivered here.
     pub(crate) fn has(&self, signal: &str) -> bool {
-        let coverage = self.probes.coverage();
+        let coverage = self.probes().coverage();
         let found = coverage.signals.iter().find(|s| s.signal == signal);
         found
             .unwrap_or_else(|| panic!("no signal {signal}"))
@@ -117,7 +122,7 @@ impl World {
                 "never seen: {what}\nedges {:#?}\nsignals {:#?}\nstats {:?}",
                 self.deltas,
                 self.signals,
-                self.probes.stats()
+                self.probes().stats()
             );
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -125,14 +130,14 @@ impl World {
 
     fn listen(&mut self) {
         let own = [self.client, self.server];
-        let deltas = self.probes.drain().expect("draining");
+        let deltas = self.probes.as_mut().unwrap().drain().expect("draining");
         self.deltas.extend(
             deltas
                 .into_iter()
                 .filter(|d| own.contains(&d.key.owner.netns)),
         );
         let signals = &mut self.signals;
-        self.probes.read_signals(|_, signal| signals.push(signal));
+        self.probes.as_mut().unwrap().read_signals(|_, signal| signals.push(signal));
     }
 
     /// Sums of the client's outbound edges to a destination, by arrival.
@@ -185,7 +190,7 @@ impl World {
 
     /// Asserts that the probes gave up nothing.
     pub(crate) fn assert_no_loss(&self) {
-        for loss in self.probes.stats().losses {
+        for loss in self.probes().stats().losses {
             // Connects of the machine's own that began before the probes did.
             // A run skipped may have been about anything; what it lost shows in the counts.
             if loss.at != "pending_missing" && loss.at != "skipped_runs" {
