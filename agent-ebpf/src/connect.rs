@@ -42,7 +42,7 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
     unsafe {
         (*pending).sk = 0;
         (*pending).since_ns = bpf_ktime_get_ns();
-        (*pending).to = end_hash(0, sock.remote_port(), &sock.ends().remote);
+        (*pending).to = end_hash(sock.netns(), sock.remote_port(), &sock.ends().remote);
         (*pending).decision = DECISION_UNKNOWN;
         (*pending).retransmits = 0;
         (*pending).task = Task {

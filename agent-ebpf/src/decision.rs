@@ -51,7 +51,7 @@ fn decided(ct: *const u8, range: *const u8, late: &LateOffsets) {
         return;
     }
     let decision = read_range(&range, &tuple);
-    if let Some(pending) = connecting(&tuple) {
+    if let Some(pending) = connecting(ct, late, &tuple) {
         // SAFETY: a map value.
         unsafe { (*pending).decision = decision };
     } else if decision & DECISION_REDIRECT != 0 {
@@ -102,26 +102,33 @@ fn equal(a: &[u32; 4], b: &[u32; 4]) -> bool {
 
 /// The connect(2) this thread is in, if the tuple is that connection's.
 #[inline(always)]
-fn connecting(tuple: &Tuple) -> Option<*mut Pending> {
+fn connecting(ct: *const u8, late: &LateOffsets, tuple: &Tuple) -> Option<*mut Pending> {
     let thread = bpf_get_current_pid_tgid() as u32;
     let entry = CONNECTING.get(thread & (CONNECTING_SLOTS - 1))?;
     if entry.thread != thread {
         return None;
     }
     let pending = PENDING.get_ptr_mut(entry.slot & (PENDING_SLOTS - 1))?;
-    let to = end_hash(0, u16::from_be(tuple.dst_port), &tuple.dst);
+    // A peer's namespace on this host decides for the same SYN, in the same task's context.
+    let to = end_hash(netns(ct, late), u16::from_be(tuple.dst_port), &tuple.dst);
     // SAFETY: a map value.
     unsafe { ((*pending).sk != 0 && (*pending).to == to).then_some(pending) }
+}
+
+/// Namespace of a tracked connection.
+#[inline(always)]
+fn netns(ct: *const u8, late: &LateOffsets) -> u32 {
+    // SAFETY: a pointer and an integer, read through the helper.
+    unsafe {
+        let net: *const u8 = Probed::load(ct, late.ct_net);
+        Probed::load(net, offset!(net_inum))
+    }
 }
 
 /// Tells an incoming redirect the first time it is seen.
 #[inline(always)]
 fn tell_inbound(ct: *const u8, late: &LateOffsets, tuple: &Tuple, to: u16) {
-    // SAFETY: a pointer and an integer, read through the helper.
-    let netns = unsafe {
-        let net: *const u8 = Probed::load(ct, late.ct_net);
-        Probed::load(net, offset!(net_inum))
-    };
+    let netns = netns(ct, late);
     let from = u16::from_be(tuple.dst_port);
     let seen = end_hash(netns, to, &[from.into(), 0, 0, 0]);
     let Some(told) = TOLD.get_ptr_mut(seen as u32 & (TOLD_SLOTS - 1)) else {

@@ -33,7 +33,7 @@ pub(crate) struct Pending {
     pub(crate) sk: u64,
     /// When connect(2) sent the SYN.
     pub(crate) since_ns: u64,
-    /// Hash of the destination asked for, by which NAT's decision is recognised.
+    /// Hash of the namespace and the destination asked for, by which NAT's decision is recognised.
     pub(crate) to: u64,
     /// What NAT decided: see `DECISION_*`.
     pub(crate) decision: u32,

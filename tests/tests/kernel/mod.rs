@@ -137,7 +137,10 @@ impl World {
                 .filter(|d| own.contains(&d.key.owner.netns)),
         );
         let signals = &mut self.signals;
-        self.probes.as_mut().unwrap().read_signals(|_, signal| signals.push(signal));
+        self.probes
+            .as_mut()
+            .unwrap()
+            .read_signals(|_, signal| signals.push(signal));
     }
 
     /// Sums of the client's outbound edges to a destination, by arrival.
