@@ -210,6 +210,9 @@ pub(super) fn succeeded(
     }
 }
 
+/// Whoever waits in the first sample came half an interval before it, on average.
+const SAMPLING_US: u64 = 500_000;
+
 /// A queue sample of a pod's namespace came in.
 pub(in crate::engine) fn queue(
     at: Time,
@@ -226,7 +229,7 @@ pub(in crate::engine) fn queue(
             continue;
         };
         standing = true;
-        if at.micros_since(since) < after_us {
+        if at.micros_since(since).saturating_add(SAMPLING_US) < after_us {
             continue;
         }
         let case = findings.note(at, Some(pod), Code::StuckNotAccepting);
