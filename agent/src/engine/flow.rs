@@ -57,8 +57,13 @@ impl Engine {
         if key.direction == Direction::Inbound {
             let accepted = ledger::samples(&delta.duration);
             let established = delta.counts.established;
-            self.sockets
-                .established(key.owner.netns, key.local_port, established, accepted);
+            self.sockets.established(
+                self.now,
+                key.owner.netns,
+                key.local_port,
+                established,
+                accepted,
+            );
         }
     }
 

@@ -14,9 +14,7 @@ pub(super) struct Queue {
     pub(super) overflows: u64,
     /// Begin of the span of samples in which nothing was accepted and somebody waited.
     still: Option<Still>,
-    /// Last sample, and connections established on the port since.
     sampled: Time,
-    fresh: u64,
 }
 
 /// A span in which the queue held somebody, never shrank, and nobody was accepted.
@@ -24,11 +22,17 @@ pub(super) struct Queue {
 struct Still {
     since: Time,
     length: u32,
-    /// Connections established in the first interval: the drain that tells them may have
-    /// counted some from before the first sample.
-    first: Option<u64>,
+    /// The first drain that told of connections after the first sample.
+    first_drain: Option<Time>,
+    /// Connections that drain and those close to it told: some may be from before the sample.
+    doubtful: u64,
+    /// Connections established in the span without doubt.
     established: u64,
 }
+
+/// The kernel's counts are read once a second: what is told later than this after a sample was
+/// counted after it.
+const DOUBT_US: u64 = 1_500_000;
 
 /// What a sample says about a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,60 +44,48 @@ pub(super) enum Progress {
 }
 
 impl Queue {
-    pub(super) fn established(&mut self, n: u64, accepted: u64) {
-        self.fresh = self.fresh.saturating_add(n);
-        if accepted > 0
-            && let Some(still) = &mut self.still
-            && still.first.is_some()
-        {
-            // The accept signal says so itself: after the first interval no doubt is left.
+    /// A drain told of connections established on the port, and of some that were accepted.
+    pub(super) fn established(&mut self, at: Time, n: u64, accepted: u64) {
+        let Some(still) = self.still.as_mut().filter(|_| n > 0 || accepted > 0) else {
+            return;
+        };
+        let first = *still.first_drain.get_or_insert(at);
+        let doubt = at <= first || at.micros_since(still.since) <= DOUBT_US;
+        if doubt {
+            still.doubtful = still.doubtful.saturating_add(n);
+        } else if accepted > 0 {
             self.still = None;
+        } else {
+            still.established = still.established.saturating_add(n);
         }
     }
 
+    /// A sample. The span goes on if the queue did not shrink and grew by all that came.
     pub(super) fn sample(&mut self, at: Time, length: u32, max: u32, over: bool) {
-        let fresh = std::mem::take(&mut self.fresh);
         let shrank = length < self.length;
         (self.length, self.max, self.sampled) = (length, max, at);
         self.overflows = self.overflows.saturating_add(u64::from(over));
+        let goes_on = |still: &Still| {
+            let grown = u64::from(length.saturating_sub(still.length));
+            !shrank && still.established <= grown
+        };
         let begin = Still {
             since: at,
             length,
-            first: None,
+            first_drain: None,
+            doubtful: 0,
             established: 0,
         };
-        self.still = match self.still {
-            _ if length == 0 => None,
-            Some(still) if !shrank => Some(still.interval(fresh)).filter(Still::holds_at(length)),
-            _ => Some(begin),
-        }
-        .or((length > 0).then_some(begin));
+        self.still = (length > 0).then(|| self.still.filter(goes_on).unwrap_or(begin));
     }
 
     pub(super) fn progress(&self) -> Progress {
         match self.still {
             Some(still) if still.since < self.sampled => Progress::Standing {
                 since: still.since,
-                established: still.established,
+                established: still.doubtful.saturating_add(still.established),
             },
             _ => Progress::Moving,
-        }
-    }
-}
-
-impl Still {
-    fn interval(mut self, fresh: u64) -> Self {
-        self.first.get_or_insert(fresh);
-        self.established = self.established.saturating_add(fresh);
-        self
-    }
-
-    /// Whether a queue of this length leaves no room for an accept since the first sample.
-    fn holds_at(length: u32) -> impl Fn(&Self) -> bool {
-        move |still| {
-            let grown = u64::from(length.saturating_sub(still.length));
-            let doubtful = still.first.unwrap_or(0);
-            still.established <= grown.saturating_add(doubtful)
         }
     }
 }

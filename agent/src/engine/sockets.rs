@@ -178,12 +178,19 @@ impl Sockets {
     }
 
     /// Connections were established on a port; `accepted` of them are known to have been accepted.
-    pub(super) fn established(&mut self, netns: NetnsId, port: u16, n: u64, accepted: u64) {
+    pub(super) fn established(
+        &mut self,
+        at: Time,
+        netns: NetnsId,
+        port: u16,
+        n: u64,
+        accepted: u64,
+    ) {
         let Some(ns) = self.namespaces.get_mut(&netns) else {
             return;
         };
         for (_, queue) in ns.queues.iter_mut().filter(|((_, p), _)| *p == port) {
-            queue.established(n, accepted);
+            queue.established(at, n, accepted);
         }
     }
 
@@ -296,8 +303,10 @@ mod tests {
     fn run(steps: &[(u64, u32)]) -> Progress {
         let mut sockets = Sockets::default();
         for (second, (established, length)) in (1u64..).zip(steps) {
-            sockets.established(NS, 15, *established, 0);
-            sockets.sampled(Time(second * 1_000_000), NS, &[row(*length)]);
+            // Drained just before the sample: what it tells may be older than the last sample.
+            let at = Time(second * 1_000_000);
+            sockets.established(Time(at.0 - 10), NS, 15, *established, 0);
+            sockets.sampled(at, NS, &[row(*length)]);
         }
         sockets.progress(NS, 15).map_or(Progress::Moving, |p| p.0)
     }
@@ -310,6 +319,11 @@ mod tests {
         assert_eq!(run(&[(0, 0), (1, 1), (2, 3), (1, 4)]), standing(3));
         // The drain after the first sample tells connections from before it.
         assert_eq!(run(&[(0, 0), (0, 2), (5, 3), (0, 3)]), standing(5));
+        // The first drain is late and tells two seconds at once.
+        assert_eq!(
+            run(&[(0, 0), (0, 2), (0, 8), (16, 16), (0, 16)]),
+            standing(16)
+        );
     }
 
     #[test]
