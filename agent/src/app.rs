@@ -218,8 +218,14 @@ impl Agent {
         let at = self.clock.now();
         self.recorder.write(at, &input);
         self.engine.input(at, input);
+        let mut told = false;
         while let Some(output) = self.engine.next_output() {
             self.log.write(at, &output);
+            told = true;
+        }
+        // A finding is rare, and whoever waits for it should not wait for the next drain too.
+        if told {
+            self.boards.send_replace(self.engine.board());
         }
     }
 
