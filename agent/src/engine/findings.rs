@@ -54,7 +54,7 @@ pub(super) struct Case {
     /// Ports of its own namespace it is about.
     pub(super) ports: BTreeSet<u16>,
     /// Single facts, the last value of each.
-    pub(super) facts: BTreeMap<&'static str, String>,
+    facts: BTreeMap<&'static str, (Time, String)>,
     /// Independent sources that speak for it.
     pub(super) witnesses: BTreeSet<&'static str>,
 }
@@ -113,6 +113,36 @@ impl Case {
         }
     }
 
+    /// States a fact. Of several in one drain the smallest text counts, so that their order
+    /// does not show.
+    pub(super) fn state(&mut self, at: Time, what: &'static str, text: String) {
+        match self.facts.get_mut(what) {
+            Some((stated, old)) if *stated == at => *old = std::mem::take(old).min(text),
+            _ => {
+                self.facts.insert(what, (at, text));
+            }
+        }
+    }
+
+    /// Takes a fact back, unless it was stated in this very drain.
+    pub(super) fn withdraw(&mut self, at: Time, what: &'static str) {
+        if self.facts.get(what).is_some_and(|(stated, _)| *stated < at) {
+            self.facts.remove(what);
+        }
+    }
+
+    /// A fact.
+    pub(super) fn fact(&self, what: &str) -> Option<&str> {
+        self.facts.get(what).map(|(_, text)| text.as_str())
+    }
+
+    /// All facts, by name.
+    pub(super) fn facts(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.facts
+            .iter()
+            .map(|(what, (_, text))| (*what, text.as_str()))
+    }
+
     fn absorb(&mut self, other: &Self) {
         self.first = self.first.min(other.first);
         self.connections = self.connections.saturating_add(other.connections);
@@ -127,6 +157,14 @@ impl Case {
         self.processes.merge(&other.processes);
         self.ids.merge(&other.ids);
         self.containers.merge(&other.containers);
+        self.sources.merge(&other.sources);
+        self.witnesses.extend(&other.witnesses);
+        self.ports.extend(&other.ports);
+        for (what, (at, text)) in &other.facts {
+            if self.facts.get(what).is_none_or(|(stated, _)| stated <= at) {
+                self.state(*at, what, text.clone());
+            }
+        }
     }
 
     pub(super) fn confidence(&self) -> Confidence {

@@ -17,7 +17,7 @@ use super::{
     verdict::{Facts, judge},
     watch::{Refusals, Refuser},
 };
-use crate::model::{Direction, EdgeDelta, Outcome, Time};
+use crate::model::{Counts, Direction, EdgeDelta, Outcome, Time};
 
 /// Where a delta goes.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ impl Engine {
             }
             ways.push(way);
         }
-        self.judge_all(deltas.iter().zip(ways));
+        self.judge_all(deltas.iter().zip(ways.iter().copied()));
     }
 
     fn count_accepted(&mut self, delta: &EdgeDelta) {
@@ -147,65 +147,91 @@ impl Engine {
         self.late.put_back(held, due);
     }
 
-    /// Judges what has a pod. Looked at a second time here: keeping every view of a large
-    /// drain would cost megabytes.
-    fn judge_all<'a>(&mut self, bound: impl Iterator<Item = (&'a EdgeDelta, Way)>) {
-        for (delta, way) in bound {
-            let Way::Pod(pod, container) = way else {
-                continue;
-            };
-            let own = self.directory.own_addresses(pod);
-            let view = self
-                .directory
-                .pod(pod)
-                .map(|entry| facts::look(&delta.key, entry, container, &own));
-            match view {
-                Some(view) => self.judge(&Bound {
-                    pod,
-                    container,
-                    delta,
-                    view,
-                }),
-                None => self.unattributed("no_pod", delta),
+    /// Judges what has a pod: first what was established, then what failed, because a success
+    /// anywhere in a drain speaks for or against every failure in it. Each is looked at anew:
+    /// keeping every view of a large drain would cost megabytes.
+    fn judge_all<'a>(&mut self, bound: impl Iterator<Item = (&'a EdgeDelta, Way)> + Clone) {
+        for success in [true, false] {
+            for (delta, way) in bound.clone() {
+                let outcomes = ledger::outcomes(&delta.counts);
+                let (established, failures) = outcomes.split_at(1);
+                let round = if success { established } else { failures };
+                let Way::Pod(pod, container) = way else {
+                    continue;
+                };
+                if round.iter().any(|(_, n)| *n > 0) {
+                    self.judge_round(pod, container, delta, round);
+                }
             }
         }
     }
 
-    fn judge(&mut self, b: &Bound<'_>) {
-        let (now, key) = (self.now, &b.delta.key);
-        let process = self.edges.get(key).and_then(|e| e.process);
+    fn judge_round(
+        &mut self,
+        pod: PodId,
+        container: Option<u16>,
+        delta: &EdgeDelta,
+        round: &[(Outcome, u64)],
+    ) {
+        let own = self.directory.own_addresses(pod);
+        let entry = self.directory.pod(pod);
+        let view = entry.map(|entry| facts::look(&delta.key, entry, container, &own));
+        let Some(view) = view else {
+            let n = round
+                .iter()
+                .fold(0, |sum: u64, (_, n)| sum.saturating_add(*n));
+            self.ledger.unattributed("no_pod", n);
+            return;
+        };
+        let bound = Bound {
+            pod,
+            container,
+            delta,
+            view,
+        };
         let mut shown = None;
-        for (outcome, n) in ledger::outcomes(&b.delta.counts) {
-            if n == 0 {
-                continue;
-            }
-            let facts = self.facts(b, outcome);
-            let (leg, verdict) = judge(&facts);
-            self.ledger
-                .count(b.pod, key.direction, outcome, (leg, verdict), n);
-            let refusals = self.refusals(b, leg, outcome, n);
-            let judged = Judged {
-                at: now,
-                pod: b.pod,
-                key,
-                view: &b.view,
-                container: b.container,
-                process,
-                outcome,
-                n,
-                leg,
-                verdict,
-                refusals,
-            };
-            self.diagnose(&judged);
-            shown = worse(shown, (leg, verdict));
-            if outcome == Outcome::Established && key.direction == Direction::Outbound {
-                self.ledger.handshakes(b.pod, leg, &b.delta.duration);
-            }
+        let mut counts = Counts::default();
+        for (outcome, n) in round.iter().filter(|(_, n)| *n > 0) {
+            shown = worse(shown, self.judge(&bound, *outcome, *n));
+            ledger::set(&mut counts, *outcome, *n);
         }
-        if let Some(edge) = self.edges.touch(now, key) {
-            edge.update(now, Some(b.pod), b.container, &b.delta.counts);
-            edge.judged = shown.unwrap_or(edge.judged);
+        self.show(&bound, &counts, shown);
+    }
+
+    fn judge(&mut self, b: &Bound<'_>, outcome: Outcome, n: u64) -> (Leg, Verdict) {
+        let key = &b.delta.key;
+        let (leg, verdict) = judge(&self.facts(b, outcome));
+        self.ledger
+            .count(b.pod, key.direction, outcome, (leg, verdict), n);
+        if outcome == Outcome::Established && key.direction == Direction::Outbound {
+            self.ledger.handshakes(b.pod, leg, &b.delta.duration);
+        }
+        let judged = Judged {
+            at: self.now,
+            pod: b.pod,
+            key,
+            view: &b.view,
+            container: b.container,
+            process: self.edges.get(key).and_then(|e| e.process),
+            outcome,
+            n,
+            leg,
+            verdict,
+            refusals: self.refusals(b, leg, outcome, n),
+        };
+        self.diagnose(&judged);
+        (leg, verdict)
+    }
+
+    /// Shows the edge with the worst verdict of its latest drain.
+    fn show(&mut self, b: &Bound<'_>, counts: &Counts, shown: Option<(Leg, Verdict)>) {
+        let now = self.now;
+        if let Some(edge) = self.edges.touch(now, &b.delta.key) {
+            let same_drain = counts.established == 0 && b.delta.counts.established > 0;
+            let before = same_drain.then_some(edge.judged);
+            edge.update(now, Some(b.pod), b.container, counts);
+            let worst = shown.and_then(|shown| worse(before, shown));
+            edge.judged = worst.unwrap_or(edge.judged);
         }
     }
 

@@ -21,6 +21,18 @@ pub(super) fn outcomes(counts: &Counts) -> [(Outcome, u64); 6] {
     ]
 }
 
+/// Sets the field of one outcome.
+pub(super) const fn set(counts: &mut Counts, outcome: Outcome, n: u64) {
+    match outcome {
+        Outcome::Established => counts.established = n,
+        Outcome::Refused => counts.refused = n,
+        Outcome::TimedOut => counts.timed_out = n,
+        Outcome::Unreachable => counts.unreachable = n,
+        Outcome::Failed => counts.failed = n,
+        Outcome::Aborted => counts.aborted = n,
+    }
+}
+
 /// Connections of all outcomes.
 pub(super) fn total(counts: &Counts) -> u64 {
     outcomes(counts)

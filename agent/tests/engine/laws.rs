@@ -311,8 +311,6 @@ fn counted(board: &Board) -> (u128, u128) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn every_connection_is_counted_once(inputs in any_inputs()) {
         // Pods that are gone take their rows with them: keep all of them.

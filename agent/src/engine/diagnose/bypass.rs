@@ -109,7 +109,7 @@ fn arrival_fact(case: &mut Case, j: &Judged<'_>) {
         (j.view.path, j.key.arrival)
     {
         let text = format!("local port {port}, which is not the proxy's");
-        case.facts.insert("redirected_to", text);
+        case.state(j.at, "redirected_to", text);
     }
 }
 
@@ -120,7 +120,7 @@ fn history_fact(case: &mut Case, j: &Judged<'_>, watch: &Watch) {
             "{} s before the latest of these",
             j.at.micros_since(Time(us)) / 1_000_000
         );
-        case.facts.insert("last_intercepted", text);
+        case.state(j.at, "last_intercepted", text);
     }
 }
 

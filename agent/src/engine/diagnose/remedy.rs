@@ -120,7 +120,7 @@ fn app_refused(case: &Case, port: u16) -> String {
         .most(1)
         .first()
         .map_or_else(String::new, |(d, _)| d.ip().to_string());
-    case.facts.get("listens_elsewhere").map_or_else(
+    case.fact("listens_elsewhere").map_or_else(
         || format!("Nobody listens on port {port} in this pod: check that the app runs, and that the port of the Service and of the container is the one it listens on."),
         |others| format!("The app listens on {others} but the proxy dials {dialled}: let the app listen on all addresses (0.0.0.0 or ::), or on {dialled}."),
     )

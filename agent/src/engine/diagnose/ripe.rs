@@ -104,7 +104,7 @@ fn is_answered_now(case: &Case, ns: Option<&Namespace>) -> bool {
 }
 
 fn app_refused(case: &Case, since: Time, spans: u64) -> Option<Time> {
-    if case.facts.contains_key("listens_elsewhere") {
+    if case.fact("listens_elsewhere").is_some() {
         let wait = if case.connections > 1 {
             300_000
         } else {

@@ -137,7 +137,7 @@ pub(super) fn failed(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings)
                 "{} in a row to {}, none accepted between",
                 run.count, j.key.remote
             );
-            case.facts.insert("refused", text);
+            case.state(j.at, "refused", text);
         }
         _ => {}
     }
@@ -149,14 +149,17 @@ fn app_refused(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings) {
     case.witnesses.insert("refused by a reset");
     match elsewhere(scene.ns, j.key.remote) {
         Some(others) if others.is_empty() => {
-            case.facts.remove("listens_elsewhere");
-            case.facts
-                .insert("listens", format!("nobody on port {}", j.key.remote.port()));
+            case.withdraw(j.at, "listens_elsewhere");
+            case.state(
+                j.at,
+                "listens",
+                format!("nobody on port {}", j.key.remote.port()),
+            );
         }
         Some(others) => {
             case.witnesses.insert("listening sockets of the namespace");
-            case.facts.remove("listens");
-            case.facts.insert("listens_elsewhere", others);
+            case.withdraw(j.at, "listens");
+            case.state(j.at, "listens_elsewhere", others);
         }
         None => {}
     }
@@ -252,8 +255,7 @@ pub(in crate::engine) fn queue(
         }
         if scene.watch.hanging > 0 {
             case.witnesses.insert("handshakes to the proxy hang");
-            case.facts
-                .insert("hanging_handshakes", scene.watch.hanging.to_string());
+            case.state(at, "hanging_handshakes", scene.watch.hanging.to_string());
         }
     }
     if !standing {
@@ -262,17 +264,22 @@ pub(in crate::engine) fn queue(
 }
 
 fn queue_facts(case: &mut Case, intent: &Intent, port: u16, (length, max): (u32, u32), us: u64) {
+    let at = case.last;
     let (what, since) = if port == intent.outbound_port {
         ("queue_outbound", "stands_outbound")
     } else {
         ("queue_inbound", "stands_inbound")
     };
-    case.facts.insert(
+    case.state(
+        at,
         what,
         format!("port {port}: {length} waiting, maximum {max}"),
     );
-    case.facts
-        .insert(since, format!("nothing accepted for {} s", us / 1_000_000));
+    case.state(
+        at,
+        since,
+        format!("nothing accepted for {} s", us / 1_000_000),
+    );
 }
 
 /// Builds a sample for a signal, which has no counts.

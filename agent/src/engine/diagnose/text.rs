@@ -106,7 +106,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
 }
 
 fn unknown(case: &Case, n: &str, pod: &str) -> String {
-    if let Some(to) = case.facts.get("redirected_to") {
+    if let Some(to) = case.fact("redirected_to") {
         return format!("{n} of {pod} were redirected to {to}");
     }
     format!(
@@ -184,8 +184,8 @@ fn evidence(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) ->
     for (source, _) in case.sources.most(8) {
         push(source_name(case.code), source);
     }
-    for (what, value) in &case.facts {
-        push(what, value.clone());
+    for (what, value) in case.facts() {
+        push(what, value.to_owned());
     }
     if let Some(scene) = scene {
         scene_facts(case, scene, &mut push);
