@@ -14,14 +14,16 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use sidestep_abi::{
     ARRIVAL_DECIDED, ARRIVAL_LOOPBACK, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN,
     AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, Counter, DIRECTION_INBOUND, EdgeKey, NO_ID,
-    OUTCOME_ESTABLISHED, STATE_BUSY, STATE_FREE, STATE_MIN_TAG, Task,
+    OUTCOME_ESTABLISHED, STATE_BUSY, STATE_FREE, STATE_MIN_TAG,
 };
 
 use crate::{
     accept, connect,
     edges::{self, NO_DURATION},
     kernel::{Kernel, Sock},
-    maps::{AWAIT_SLOTS, AWAIT_STATES, DECISION_REDIRECT, DECISION_UNKNOWN, end_hash, lost},
+    maps::{
+        AWAIT_SLOTS, AWAIT_STATES, DECISION_REDIRECT, DECISION_UNKNOWN, Pending, end_hash, lost,
+    },
     verifier::forget,
 };
 
@@ -34,6 +36,8 @@ const LOOPBACK_MSS: u16 = 16_384;
 struct Place {
     state: *mut u64,
     slot: *mut AwaitSlot,
+    /// Its number, from 1.
+    number: u32,
 }
 
 /// The bucket of a hash and its index.
@@ -53,21 +57,28 @@ fn tag(hash: u64) -> u64 {
 #[inline(always)]
 fn place(states: *mut AwaitBucket, index: u32, way: u32) -> Option<Place> {
     let way = way & (AWAIT_WAYS - 1);
-    let slot = AWAIT_SLOTS.get_ptr_mut(index * AWAIT_WAYS + way)?;
+    let number = index * AWAIT_WAYS + way;
+    let slot = AWAIT_SLOTS.get_ptr_mut(number)?;
     // SAFETY: a map value, and `way` is inside the bucket.
     let state = unsafe { states.cast::<u64>().add(way as usize) };
-    Some(Place { state, slot })
+    Some(Place {
+        state,
+        slot,
+        number: number + 1,
+    })
 }
 
-/// An established client waits for its child.
+/// The place of a number that [`place`] gave.
 #[inline(always)]
-pub(crate) fn wait<K: Kernel>(
-    sock: &Sock<K>,
-    now: u64,
-    duration_us: u32,
-    decision: u32,
-    task: &Task,
-) {
+fn numbered(number: u32) -> Option<Place> {
+    let number = number.wrapping_sub(1);
+    let index = (number / AWAIT_WAYS) & (AWAIT_BUCKETS - 1);
+    place(AWAIT_STATES.get_ptr_mut(index)?, index, number)
+}
+
+/// An established client waits for its child; its pending connect remembers where.
+#[inline(always)]
+pub(crate) fn wait<K: Kernel>(sock: &Sock<K>, now: u64, duration_us: u32, pending: &mut Pending) {
     let ends = sock.ends();
     let netns = sock.netns();
     let port = sock.local_port();
@@ -82,9 +93,14 @@ pub(crate) fn wait<K: Kernel>(
         slot.since_ns = now;
         slot.duration_us = duration_us;
         slot.local_port = port;
-        slot.task = *task;
+        slot.task = pending.task;
         connect::outbound(sock, &ends, netns, &mut slot.key);
-        expect(sock, &mut slot.key, decision);
+        expect(sock, &mut slot.key, pending.decision);
+        // Nobody's slot is shared by all: it must stay empty.
+        if pending.sk != 0 {
+            pending.to = tag(hash);
+            pending.place = place.number;
+        }
         K::swap(place.state, STATE_BUSY, tag(hash));
     }
 }
@@ -231,20 +247,38 @@ pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
 }
 
 /// ESTABLISHED→anything: a client that still waits is counted now.
+///
+/// Found by its pending connect, not by its ends: accepted sockets come here too, and
+/// leave after two looks at an array.
 #[inline(never)]
 pub(crate) fn left<K: Kernel>(sock: &Sock<K>) {
-    let local = sock.ends().local;
-    let netns = sock.netns();
-    let Some(place) = claim::<K>(netns, sock.local_port(), &local) else {
+    let Some(pending) = connect::find(sock.cookie()) else {
         return;
     };
-    // SAFETY: map values; the place is BUSY and ours. A helper without arguments.
+    // SAFETY: a map value.
+    let pending = unsafe { &mut *pending };
+    if pending.sk == 0 {
+        return;
+    }
+    if pending.place == 0 {
+        connect::missed(sock, pending);
+    } else if let Some(place) = numbered(pending.place) {
+        settle_left::<K>(&place, pending.to);
+    }
+    pending.sk = 0;
+}
+
+#[inline(always)]
+fn settle_left<K: Kernel>(place: &Place, tag: u64) {
+    // SAFETY: map values. A helper without arguments.
     unsafe {
+        if tag < STATE_MIN_TAG || *place.state != tag || !K::swap(place.state, tag, STATE_BUSY) {
+            return;
+        }
         let young = bpf_ktime_get_ns().wrapping_sub((*place.slot).since_ns) < GRACE_NS;
         if young && (*place.slot).key.arrival != ARRIVAL_NOWHERE {
             // Answered over loopback and closed at once: its child comes with the FIN.
-            let hash = end_hash(netns, (*place.slot).local_port, &local);
-            K::swap(place.state, STATE_BUSY, tag(hash));
+            K::swap(place.state, STATE_BUSY, tag);
             return;
         }
         settle(place.slot);

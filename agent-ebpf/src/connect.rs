@@ -7,8 +7,8 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use sidestep_abi::{
     ARRIVAL_DECIDED, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN, Counter, DIRECTION_OUTBOUND,
-    EVENT_FAILED, EdgeKey, OUTCOME_ABORTED, OUTCOME_FAILED, OUTCOME_REFUSED, OUTCOME_TIMED_OUT,
-    OUTCOME_UNREACHABLE, Task,
+    EVENT_FAILED, EdgeKey, OUTCOME_ABORTED, OUTCOME_ESTABLISHED, OUTCOME_FAILED, OUTCOME_REFUSED,
+    OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE, Task,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     kernel::{Ends, Kernel, Sock},
     maps::{
         CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
-        DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, end_hash, lost, sk_hash,
+        DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
     },
     reset,
     verifier::forget,
@@ -42,7 +42,8 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
     unsafe {
         (*pending).sk = 0;
         (*pending).since_ns = bpf_ktime_get_ns();
-        (*pending).to = end_hash(sock.netns(), sock.remote_port(), &sock.ends().remote);
+        (*pending).to = sock.destination();
+        (*pending).place = 0;
         (*pending).decision = DECISION_UNKNOWN;
         (*pending).retransmits = 0;
         (*pending).task = Task {
@@ -63,14 +64,25 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
 #[inline(always)]
 fn free_slot(sk: u64) -> u32 {
     let index = sk_hash(sk) & (PENDING_SLOTS - 1);
-    if holder(index) == 0 || holder(index) == sk {
+    if !unanswered(index, sk) {
         return index;
     }
-    if holder(index ^ 1) == 0 {
+    if !unanswered(index ^ 1, sk) {
         return index ^ 1;
     }
     lost(Counter::PendingOverwritten);
     index
+}
+
+/// Whether a slot holds a connect of another socket that still waits for its answer.
+#[inline(always)]
+fn unanswered(index: u32, sk: u64) -> bool {
+    let Some(pending) = PENDING.get_ptr(index) else {
+        return true;
+    };
+    // SAFETY: a map value.
+    let (holder, place) = unsafe { ((*pending).sk, (*pending).place) };
+    holder != 0 && holder != sk && place == 0
 }
 
 #[inline(always)]
@@ -96,7 +108,6 @@ pub(crate) fn find(sk: u64) -> Option<*mut Pending> {
     } else if holder(index ^ 1) == sk {
         index ^ 1
     } else {
-        lost(Counter::PendingMissing);
         PENDING_SLOTS
     };
     PENDING.get_ptr_mut(forget(found.into(), hash.into()) as u32)
@@ -110,7 +121,10 @@ pub(crate) fn find(sk: u64) -> Option<*mut Pending> {
 unsafe fn duration(pending: *const Pending, now: u64) -> u32 {
     // SAFETY: the caller's promise.
     match unsafe { (*pending).since_ns } {
-        0 => NO_DURATION,
+        0 => {
+            lost(Counter::PendingMissing);
+            NO_DURATION
+        }
         since => micros(now, since),
     }
 }
@@ -126,9 +140,17 @@ pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
     unsafe {
         let now = bpf_ktime_get_ns();
         let duration = duration(pending, now);
-        arrival::wait(sock, now, duration, (*pending).decision, &(*pending).task);
-        core::ptr::write_volatile(&raw mut (*pending).sk, 0);
+        arrival::wait(sock, now, duration, &mut *pending);
     }
+}
+
+/// A client that leaves ESTABLISHED without having been seen to enter it: the program was
+/// interrupted by itself on that CPU, and the kernel skips such runs.
+#[inline(always)]
+pub(crate) fn missed<K: Kernel>(sock: &Sock<K>, pending: &Pending) {
+    let mut key = pending_key(sock);
+    set_arrival(&mut key, pending.decision, 0);
+    edges::count(&key, &pending.task, OUTCOME_ESTABLISHED, NO_DURATION);
 }
 
 /// SYN_SENT→CLOSE: refused, timed out, unreachable, or given up by the caller.

@@ -15,7 +15,7 @@ use crate::{
     kernel::{AF_INET6, Kernel, Probed, TCP, offset},
     maps::{
         CONNECTING, CONNECTING_SLOTS, DECISION_NONE, DECISION_REDIRECT, LATE, PENDING,
-        PENDING_SLOTS, Pending, TOLD, TOLD_SLOTS, end_hash,
+        PENDING_SLOTS, Pending, TOLD, TOLD_SLOTS, destination, end_hash,
     },
 };
 
@@ -110,9 +110,13 @@ fn connecting(ct: *const u8, late: &LateOffsets, tuple: &Tuple) -> Option<*mut P
     }
     let pending = PENDING.get_ptr_mut(entry.slot & (PENDING_SLOTS - 1))?;
     // A peer's namespace on this host decides for the same SYN, in the same task's context.
-    let to = end_hash(netns(ct, late), u16::from_be(tuple.dst_port), &tuple.dst);
+    let six = tuple.family == AF_INET6;
+    let word = if six { tuple.dst[3] } else { tuple.dst[0] };
+    let to = destination(netns(ct, late), tuple.dst_port, word);
     // SAFETY: a map value.
-    unsafe { ((*pending).sk != 0 && (*pending).to == to).then_some(pending) }
+    unsafe {
+        ((*pending).sk != 0 && (*pending).place == 0 && (*pending).to == to).then_some(pending)
+    }
 }
 
 /// Namespace of a tracked connection.

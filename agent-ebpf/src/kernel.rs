@@ -12,7 +12,7 @@ use core::{marker::PhantomData, ptr};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use sidestep_abi::{ABSENT, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
-use crate::{atomic, verifier::forget};
+use crate::{atomic, maps::destination, verifier::forget};
 
 /// `IPPROTO_TCP`; MPTCP's own sockets carry another number and are not connections on the wire.
 pub(crate) const TCP: u16 = 6;
@@ -195,30 +195,44 @@ impl<K: Kernel> Sock<K> {
 
     /// Family and both addresses as spoken on the wire: IPv4-mapped is IPv4.
     ///
-    /// Both families are read and one is masked out: a branch would leave the verifier
-    /// with two shapes of key to the end of the program.
+    /// Where both families meet again the verifier is made to forget which it was: two
+    /// shapes of key would stay apart to the end of the program.
     #[inline(always)]
     pub(crate) fn ends(&self) -> Ends {
-        let local = self.u32(offset!(skc_rcv_saddr));
-        let remote = self.u32(offset!(skc_daddr));
-        if offset!(skc_v6_daddr) == ABSENT || offset!(skc_v6_rcv_saddr) == ABSENT {
-            return Ends {
-                family: FAMILY_IPV4,
-                local: [local, 0, 0, 0],
-                remote: [remote, 0, 0, 0],
-            };
+        let any = self.u32(offset!(skc_daddr));
+        let mut six = 0;
+        let mut local = [u64::from(self.u32(offset!(skc_rcv_saddr))), 0];
+        let mut remote = [u64::from(any), 0];
+        if self.u16(offset!(skc_family)) == AF_INET6
+            && offset!(skc_v6_daddr) != ABSENT
+            && offset!(skc_v6_rcv_saddr) != ABSENT
+        {
+            let local6 = self.in6(offset!(skc_v6_rcv_saddr));
+            let remote6 = self.in6(offset!(skc_v6_daddr));
+            if !is_mapped(remote6) && !is_mapped(local6) {
+                six = 1;
+                local = local6;
+                remote = remote6;
+            }
         }
-        let local6 = self.in6(offset!(skc_v6_rcv_saddr));
-        let remote6 = self.in6(offset!(skc_v6_daddr));
-        let six =
-            self.u16(offset!(skc_family)) == AF_INET6 && !is_mapped(remote6) && !is_mapped(local6);
-        let six = forget(six.into(), remote.into()) & 1;
-        let mask = 0_u64.wrapping_sub(six);
+        let any = any.into();
         Ends {
-            family: FAMILY_IPV4 + (six as u8) * (FAMILY_IPV6 - FAMILY_IPV4),
-            local: pick(mask, local6, local),
-            remote: pick(mask, remote6, remote),
+            family: FAMILY_IPV4 + (forget(six, any) as u8 & 1) * (FAMILY_IPV6 - FAMILY_IPV4),
+            local: words([forget(local[0], any), forget(local[1], any)]),
+            remote: words([forget(remote[0], any), forget(remote[1], any)]),
         }
+    }
+
+    /// What was asked of connect(2), see [`destination`].
+    #[inline(always)]
+    pub(crate) fn destination(&self) -> u64 {
+        let six = self.u16(offset!(skc_family)) == AF_INET6 && offset!(skc_v6_daddr) != ABSENT;
+        let word = if six {
+            self.u32(offset!(skc_v6_daddr).wrapping_add(12))
+        } else {
+            self.u32(offset!(skc_daddr))
+        };
+        destination(self.netns(), self.u16(offset!(skc_dport)), word)
     }
 
     #[inline(always)]
@@ -331,16 +345,13 @@ const fn is_mapped(addr: [u64; 2]) -> bool {
     addr[0] == 0 && addr[1] as u32 == MAPPED
 }
 
-/// The IPv6 address under the mask, else the IPv4 one, as four words in memory order
-/// (little-endian: these programs are `bpfel`).
+/// An address as four words in memory order (little-endian: these programs are `bpfel`).
 #[inline(always)]
-const fn pick(mask: u64, six: [u64; 2], four: u32) -> [u32; 4] {
-    let low = six[0] & mask;
-    let high = six[1] & mask;
+const fn words(addr: [u64; 2]) -> [u32; 4] {
     [
-        low as u32 | (four & !mask as u32),
-        (low >> 32) as u32,
-        high as u32,
-        (high >> 32) as u32,
+        addr[0] as u32,
+        (addr[0] >> 32) as u32,
+        addr[1] as u32,
+        (addr[1] >> 32) as u32,
     ]
 }

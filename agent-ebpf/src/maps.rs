@@ -26,14 +26,17 @@ pub(crate) const BUDGET_SLOTS: u32 = 256;
 /// Inbound redirects already told.
 pub(crate) const TOLD_SLOTS: u32 = 1_024;
 
-/// A connect not yet answered. `sk` is written last and cleared first.
+/// A connect from its SYN until its socket leaves ESTABLISHED. `sk` is written last and
+/// cleared first. Once answered it only says where the connection waits for its arrival,
+/// and may be overwritten by a newer one.
 #[repr(C)]
 pub(crate) struct Pending {
     /// The socket's address, 0 if free.
     pub(crate) sk: u64,
     /// When connect(2) sent the SYN.
     pub(crate) since_ns: u64,
-    /// Hash of the namespace and the destination asked for, by which NAT's decision is recognised.
+    /// Before the answer: namespace and destination asked for, by which NAT's decision is
+    /// recognised. After it: the tag of the place it waits at.
     pub(crate) to: u64,
     /// What NAT decided: see `DECISION_*`.
     pub(crate) decision: u32,
@@ -41,7 +44,8 @@ pub(crate) struct Pending {
     pub(crate) retransmits: u32,
     /// Who called connect(2).
     pub(crate) task: Task,
-    pub(crate) reserved: u32,
+    /// After the answer: the number of that place, from 1; 0 before.
+    pub(crate) place: u32,
 }
 
 /// NAT said nothing (yet).
@@ -143,6 +147,13 @@ pub(crate) fn lost(counter: Counter) {
         // SAFETY: a map value, 8-byte aligned.
         unsafe { crate::atomic::add64(count, 1) };
     }
+}
+
+/// What a connect asks for, told apart from the other connections a thread may be in the
+/// middle of: namespace, port (network order), last word of the address.
+#[inline(always)]
+pub(crate) fn destination(netns: u32, port: u16, word: u32) -> u64 {
+    (u64::from(netns) << 32) ^ (u64::from(port) << 48) ^ u64::from(word)
 }
 
 /// Mixes what names one end of a connection into 64 bits.
