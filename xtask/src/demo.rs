@@ -86,6 +86,8 @@ fn in_machine(kernel: Kernel, programs: &Programs) -> Result<ExitCode> {
     let mut guest = scenario::machine(kernel, command, programs);
     guest.files.push((file(), GUEST_FILE.into()));
     guest.timeout = Duration::from_mins(15);
+    guest.icount = true;
+    guest.smp = 1;
     let outcome = guest.run(&mut |line| println!("{line}"))?;
     Ok(u8::try_from(outcome.code).map_or(ExitCode::FAILURE, ExitCode::from))
 }
