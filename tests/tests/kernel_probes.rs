@@ -432,3 +432,23 @@ fn without_kprobes_the_main_job_is_still_done() {
     world.until("it", |w| w.established(to) == 1);
     assert_eq!(world.outbound(to)[0].0, Arrival::Port(PROXY));
 }
+
+/// Run alone, on a kernel that has not loaded NAT's module yet: `cargo xtask vm run --bare`.
+#[test]
+fn a_module_that_loads_later_is_attached() {
+    let module = std::path::Path::new("/sys/module/nf_nat");
+    if module.exists() || !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        println!("skipped: NAT is there already, or functions cannot be probed");
+        return;
+    }
+    let mut world = World::new("lat");
+    assert!(!world.has("nat_decision"));
+    world.redirect(80, PROXY);
+    assert!(module.exists(), "the rules loaded no module");
+    world.until("the decision attached", |w| w.has("nat_decision"));
+    world.enter('c');
+    let to = at(SERVER, 80);
+    assert!(TcpStream::connect(to).is_err());
+    world.until("the failure", |w| !w.outbound(to).is_empty());
+    assert_eq!(world.outbound(to)[0].0, Arrival::Decided(PROXY));
+}

@@ -24,11 +24,14 @@ pub(super) fn module_loaded() -> bool {
     Path::new("/sys/module/nf_nat").exists()
 }
 
-/// Tells the probes where connection tracking's fields are.
+/// Where connection tracking's fields are, in the order of [`LATE_FIELDS`].
+pub(super) type Offsets = [u32; LATE_FIELD_COUNT];
+
+/// Finds connection tracking's fields.
 ///
 /// # Errors
 /// Why they are not known, for people.
-pub(super) fn provide_offsets(ebpf: &mut Ebpf, types: &Types<'_>) -> Result<(), String> {
+pub(super) fn offsets(types: &Types<'_>) -> Result<Offsets, String> {
     let modules: Vec<Types<'_>> = MODULES
         .iter()
         .filter_map(|name| Types::module(name, types))
@@ -45,14 +48,21 @@ pub(super) fn provide_offsets(ebpf: &mut Ebpf, types: &Types<'_>) -> Result<(), 
             error.to_string()
         }
     })?;
-    let offsets: [u32; LATE_FIELD_COUNT] = offsets
+    let offsets: Offsets = offsets
         .try_into()
         .map_err(|_| "internal: field table and offsets differ in length".to_owned())?;
     if !LateOffsets::from_list(offsets).fits() {
         return Err("connection tracking's tuple or range is laid out differently here".into());
     }
+    Ok(offsets)
+}
+
+/// Tells the probes where connection tracking's fields are.
+///
+/// # Errors
+/// What failed, for people.
+pub(super) fn provide(ebpf: &mut Ebpf, offsets: Offsets) -> Result<(), String> {
     let map = ebpf.map_mut("LATE").ok_or("the object has no map LATE")?;
-    let mut map: Array<&mut MapData, [u32; LATE_FIELD_COUNT]> =
-        map.try_into().map_err(|e| chain(&e))?;
+    let mut map: Array<&mut MapData, Offsets> = map.try_into().map_err(|e| chain(&e))?;
     map.set(0, offsets, 0).map_err(|e| chain(&e))
 }

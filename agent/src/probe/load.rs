@@ -15,16 +15,23 @@ use super::{
 /// The compiled probes; `build.rs` names the file.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("SIDESTEP_EBPF_OBJECT"));
 
+/// Where this kernel keeps the fields the probes read.
+///
+/// # Errors
+/// [`ProbeError::Field`] if a required one is missing or not unique.
+pub(super) fn offsets(types: &Types<'_>) -> Result<Vec<u32>, ProbeError> {
+    btf::resolve(&[types], FIELDS)
+}
+
 /// Makes the maps and returns the object, its programs not loaded yet.
 ///
 /// # Errors
 /// [`ProbeError`] for missing privileges, fields, or an object of another ABI.
-pub(super) fn load(types: &Types<'_>) -> Result<Ebpf, ProbeError> {
+pub(super) fn load(offsets: &[u32]) -> Result<Ebpf, ProbeError> {
     sys::lift_memlock();
-    let offsets = btf::resolve(&[types], FIELDS)?;
     EbpfLoader::new()
         .btf(None)
-        .override_global("OFFSETS", offsets.as_slice(), true)
+        .override_global("OFFSETS", offsets, true)
         .override_global(ABI_SYMBOL, &0_u32, true)
         .load(OBJECT)
         .map_err(explain)

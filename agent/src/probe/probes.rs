@@ -20,6 +20,7 @@ use super::{
     readiness::Readiness,
     skeleton, stats,
     sweep::Sweeper,
+    sys,
 };
 use crate::model::{
     AgentStats, Coverage, EdgeDelta, Loss, ProgramStats, Signal, SignalCoverage, Time,
@@ -72,12 +73,17 @@ impl Probes {
     pub fn start(options: &ProbeOptions) -> Result<Self, ProbeError> {
         let types = Types::kernel()?;
         let facts = Facts::read(&types);
-        let mut ebpf = load::load(&types)?;
-        let decision = late::provide_offsets(&mut ebpf, &types);
+        let offsets = load::offsets(&types)?;
+        let late = late::offsets(&types);
+        // Types and their reduction are megabytes each: never at the same time.
         drop(types);
+        let mut ebpf = load::load(&offsets)?;
+        let decision = late.and_then(|offsets| late::provide(&mut ebpf, offsets));
         let mut capabilities = capability::ruled_out(&facts, options.kprobes, decision);
         let targets = skeleton::build(&facts.anchors())?;
         capability::try_all(&mut ebpf, &targets, &mut capabilities);
+        drop(targets);
+        sys::give_back_memory();
         require(&capabilities)?;
         let missing = |name: &str| ProbeError::Abi {
             reason: format!("no map {name}"),
@@ -172,7 +178,9 @@ impl Probes {
             return false;
         };
         let before = self.capabilities.clone();
-        match late::provide_offsets(&mut self.ebpf, &types) {
+        let provided =
+            late::offsets(&types).and_then(|offsets| late::provide(&mut self.ebpf, offsets));
+        match provided {
             Ok(()) => self.retry_decision(&types),
             Err(reason) => {
                 capability::rule_out_signal(&mut self.capabilities, SignalId::Decision, &reason);

@@ -138,6 +138,15 @@ pub(super) fn lift_memlock() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
 }
 
+/// Hands memory that was only needed to start back to the system.
+pub(super) fn give_back_memory() {
+    // SAFETY: no arguments that could be wrong; what is in use is not touched.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Memory of a `BPF_F_MMAPABLE` array, shared with the kernel until dropped.
 #[derive(Debug)]
 pub(super) struct Shared {

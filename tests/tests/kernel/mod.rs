@@ -130,6 +130,7 @@ impl World {
 
     fn listen(&mut self) {
         let own = [self.client, self.server];
+        self.probes.as_mut().unwrap().attach_late();
         let deltas = self.probes.as_mut().unwrap().drain().expect("draining");
         self.deltas.extend(
             deltas
