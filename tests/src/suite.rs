@@ -63,9 +63,6 @@ pub(crate) struct Options {
     /// Leave namespaces, processes and files standing
     #[arg(long)]
     keep: bool,
-    /// Factor on the time a finding may take; for places whose processor is emulated
-    #[arg(long, default_value_t = 1.0)]
-    patience: f64,
     /// Seconds after which no new scenario starts
     #[arg(long, default_value_t = 3600)]
     limit: u64,
@@ -104,10 +101,7 @@ pub(crate) fn list(options: &ListOptions) -> Result<ExitCode> {
 
 /// Runs what was selected; success only if all of it passed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let mut selected = select(options)?;
-    for loaded in &mut selected {
-        loaded.scenario.detect_within *= options.patience;
-    }
+    let selected = select(options)?;
     ensure!(
         nix::unistd::geteuid().is_root(),
         "scenarios make network namespaces and load probes: run as root"

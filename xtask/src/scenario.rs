@@ -20,9 +20,6 @@ use crate::{paths, process};
 
 /// Where things are in a machine.
 const GUEST_SCENARIOS: &str = "/root/scenarios";
-/// Factor on the time a finding may take in a machine: its processor is emulated, about ten times slower than a real
-/// one, and several scenarios share it. The real time is proven on this machine.
-const EMULATED: &str = "4";
 const GUEST_ENVOY: &str = "/usr/local/bin/envoy";
 
 /// `cargo xtask scenario`
@@ -251,7 +248,6 @@ fn in_machine(options: &RunOptions, programs: &Programs, kernel: Kernel) -> Resu
         command.push(argument.to_string_lossy().into_owned());
     }
     command.extend(["--jobs".to_owned(), options.jobs.unwrap_or(8).to_string()]);
-    command.extend(["--patience".to_owned(), EMULATED.to_owned()]);
     let mut guest = machine(kernel, command, programs);
     guest.files.extend(files);
     guest.files.push((folder(), GUEST_SCENARIOS.into()));
