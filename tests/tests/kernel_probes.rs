@@ -8,6 +8,7 @@
     clippy::panic,
     reason = "a panic is a failed test"
 )]
+// lint: long file because it is a table of connections with one kit, used nowhere else
 #![expect(unsafe_code, reason = "system calls std does not make; one line each")]
 
 mod kernel;

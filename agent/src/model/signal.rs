@@ -1,4 +1,7 @@
 //! What the kernel told: edges (counted) and signals (told at once).
+//!
+//! An edge is a sum, read once a second; a signal is one moment, told when it happens. Both
+//! name the socket by the kernel's own identifiers: who that is, the directory decides later.
 
 use std::net::{IpAddr, SocketAddr};
 

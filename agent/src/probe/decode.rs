@@ -1,4 +1,7 @@
 //! From the wire's records to the core's words.
+//!
+//! The only place that knows both. A value no record may hold was refused before; what is
+//! merely unknown (no room for an address, no uid) becomes the model's word for unknown.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

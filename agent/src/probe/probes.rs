@@ -1,4 +1,9 @@
 //! The probes as the composition root sees them.
+//!
+//! Load, attach, read, count, and nothing about what it means: a program that is missing is
+//! coverage, not an error, as long as connection state itself is told.
+//!
+//! Must never block for longer than one read of the edge map takes.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 

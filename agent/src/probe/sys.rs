@@ -1,4 +1,7 @@
 //! The few BPF system calls aya does not make.
+//!
+//! Batch reads make the cost of a drain one call for thousands of edges; the rest asks what
+//! the kernel knows about our own programs. Every call owns the buffers it passes.
 
 use std::{
     io,

@@ -1,4 +1,7 @@
 //! A pod as a scenario describes it: manifest, rules, sidecar, processes.
+//!
+//! Everything a pod may differ in is a field here, so that a failing case is one file; what a
+//! scenario leaves out is what a healthy pod of its mesh has.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
