@@ -80,6 +80,9 @@ pub(super) struct CgroupEntry {
     /// Order of announcement: of two claims the newer one wins.
     pub(super) seq: u64,
     pub(super) bound: Option<(PodId, Option<u16>)>,
+    /// When it went. Its number is not used again, so what the kernel counted for it before
+    /// is still its pod's, even where the namespace's number already is another pod's.
+    gone: Option<Time>,
 }
 
 /// A network namespace as announced, and the pod it belongs to.
@@ -127,10 +130,7 @@ impl Directory {
                 netns,
                 ..
             } => self.cgroup_changed(cgroup, pod_uid, container_id, netns),
-            Change::CgroupGone(cgroup) => {
-                self.cgroups.remove(&cgroup);
-                self.given_up.remove(&cgroup);
-            }
+            Change::CgroupGone(cgroup) => self.cgroup_gone(at, cgroup),
             Change::Source { .. } => self.stale = false,
         }
         None
@@ -236,8 +236,17 @@ impl Directory {
             netns,
             seq: self.seq,
             bound: None,
+            gone: None,
         };
         self.cgroups.insert(cgroup, entry);
+    }
+
+    fn cgroup_gone(&mut self, at: Time, cgroup: CgroupId) {
+        self.given_up.remove(&cgroup);
+        if let Some(entry) = self.cgroups.get_mut(&cgroup) {
+            entry.gone = Some(at);
+            entry.netns = None;
+        }
     }
 
     /// Whose socket it is, by everything known now.
@@ -256,6 +265,9 @@ impl Directory {
         }
         match (netns.bound, bound) {
             (Some(pod), Some(b)) if b.0 == pod => self.by_cgroup(b, owner.cgroup, cgroup),
+            (Some(_), Some(b)) if cgroup.is_some_and(|c| c.gone.is_some()) || self.is_gone(b.0) => {
+                self.by_cgroup(b, owner.cgroup, cgroup)
+            }
             (Some(pod), _) => Who::Pod {
                 pod,
                 container: None,
@@ -291,6 +303,10 @@ impl Directory {
         }
     }
 
+    fn is_gone(&self, pod: PodId) -> bool {
+        self.pods.get(&pod).is_none_or(|p| p.gone.is_some())
+    }
+
     fn is_host_network(&self, pod: PodId) -> bool {
         self.pods.get(&pod).is_some_and(|p| p.pod.host_network)
     }
@@ -324,6 +340,8 @@ impl Directory {
         for id in &forgotten {
             self.pods.remove(id);
         }
+        let kept = |c: &CgroupEntry| c.gone.is_none_or(|gone| now < gone.plus_secs(GONE_GRACE_S));
+        self.cgroups.retain(|_, c| kept(c));
         forgotten
     }
 
@@ -337,7 +355,9 @@ impl Directory {
             };
             p.gone.map(|gone| gone.plus_secs(after))
         };
-        self.pods.values().filter_map(due).min()
+        let cgroups = self.cgroups.values().filter_map(|c| c.gone);
+        let cgroups = cgroups.map(|gone| gone.plus_secs(GONE_GRACE_S));
+        self.pods.values().filter_map(due).chain(cgroups).min()
     }
 
     pub(super) fn pod(&self, id: PodId) -> Option<&PodEntry> {

@@ -136,6 +136,30 @@ fn a_reused_namespace_belongs_to_its_new_pod() {
 }
 
 #[test]
+fn what_was_counted_before_a_namespace_was_reused_is_the_old_pods() {
+    let mut node = Node::running();
+    node.change(Change::NetnsGone(MESHED));
+    for gone in [APP, PROXY, INIT] {
+        node.change(Change::CgroupGone(gone));
+    }
+    node.change(Change::PodGone(meshed().key));
+    let mut next = pod("other", "uid-9", &["10.0.0.5"], meshed().containers);
+    for container in &mut next.containers {
+        container.id = container.id.as_ref().map(|id| format!("{id}-9"));
+    }
+    node.change(Change::Pod(Box::new(next)));
+    node.change(netns(MESHED, &["10.0.0.5"]));
+    node.change(cgroup(CgroupId(901), "uid-9", "c-app-9", MESHED));
+    // The drain comes after the new pod: same namespace number, the old pod's cgroup.
+    node.edge(direct(), established(7));
+    node.pass(5.0);
+    assert_eq!(bypassed(&mut node, "other"), 0);
+    let board = node.engine.board();
+    let old = board.connections.iter().filter(|r| r.pod.name == "web-1");
+    assert_eq!(old.map(|r| r.connections).sum::<u64>(), 7);
+}
+
+#[test]
 fn a_pod_made_again_under_its_name_starts_anew() {
     let mut node = Node::running();
     node.edge(direct(), established(4));
