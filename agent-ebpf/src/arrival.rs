@@ -160,13 +160,11 @@ fn take_place<K: Kernel>(hash: u64, now: u64) -> Option<Place> {
 /// The first way of a bucket whose state word is `state`.
 #[inline(always)]
 fn way_holding(states: *mut AwaitBucket, state: u64) -> Option<u32> {
-    for way in 0..AWAIT_WAYS {
+    (0..AWAIT_WAYS).find(|way| {
         // SAFETY: a map value, and `way` is inside the bucket.
-        if unsafe { core::ptr::read_volatile(states.cast::<u64>().add(way as usize)) } == state {
-            return Some(way);
-        }
-    }
-    None
+        let held = unsafe { core::ptr::read_volatile(states.cast::<u64>().add(*way as usize)) };
+        held == state
+    })
 }
 
 /// Counts a connection whose place is BUSY and ours.

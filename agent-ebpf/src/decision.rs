@@ -71,7 +71,7 @@ fn read_range(range: &Range, tuple: &Tuple) -> u32 {
     if addressed && !leads_here(tuple, &range.addr) {
         return DECISION_NONE;
     }
-    if range.port == tuple.dst_port && !(addressed && !same(tuple, &range.addr)) {
+    if range.port == tuple.dst_port && (!addressed || same(tuple, &range.addr)) {
         return DECISION_NONE;
     }
     DECISION_REDIRECT | u32::from(u16::from_be(range.port))

@@ -26,6 +26,12 @@ static ZERO: EdgeValue = EdgeValue {
     buckets: [0; sidestep_abi::HISTOGRAM_BUCKETS],
 };
 
+/// Where every edge begins; by reference, or it is copied to the stack first.
+#[inline(always)]
+fn zero() -> &'static EdgeValue {
+    &ZERO
+}
+
 /// Counts one connection of an edge. Not inlined: four callers, and the verifier walks
 /// it once per call either way.
 #[inline(never)]
@@ -47,7 +53,7 @@ pub(crate) fn time(key: &EdgeKey, duration_us: u32) {
 
 #[inline(never)]
 fn first(key: &EdgeKey, task: &Task, outcome: u8, duration_us: u32) -> u32 {
-    let inserted = EDGES.insert(key, &ZERO, NO_EXIST);
+    let inserted = EDGES.insert(key, zero(), NO_EXIST);
     if inserted.is_ok() {
         events::first_seen(key, task);
     }
@@ -61,7 +67,7 @@ fn first(key: &EdgeKey, task: &Task, outcome: u8, duration_us: u32) -> u32 {
 #[inline(always)]
 fn overflow(key: &EdgeKey, outcome: u8, duration_us: u32) {
     lost(Counter::EdgeMapFull);
-    let key = EdgeKey {
+    let key = &EdgeKey {
         local: [0; 4],
         remote: [0; 4],
         local_port: 0,
@@ -69,11 +75,11 @@ fn overflow(key: &EdgeKey, outcome: u8, duration_us: u32) {
         flags: FLAG_OVERFLOW,
         ..*key
     };
-    if OVERFLOW.get_ptr_mut(&key).is_none() {
+    if OVERFLOW.get_ptr_mut(key).is_none() {
         // Failing is fine: another CPU was first, or the next lookup fails too.
-        let _ = OVERFLOW.insert(&key, &ZERO, NO_EXIST);
+        let _ = OVERFLOW.insert(key, zero(), NO_EXIST);
     }
-    match OVERFLOW.get_ptr_mut(&key) {
+    match OVERFLOW.get_ptr_mut(key) {
         Some(value) => add(value, outcome, duration_us),
         None => lost(Counter::EdgeLost),
     }

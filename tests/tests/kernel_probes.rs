@@ -8,40 +8,25 @@
     clippy::panic,
     reason = "a panic is a failed test"
 )]
-// lint: long file because it is a table of connections with one kit, used nowhere else
-#![expect(unsafe_code, reason = "system calls std does not make; one line each")]
 
 mod kernel;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    io::Write as _,
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
-use kernel::{CLIENT, SERVER, SERVER6, World, at};
+use kernel::{CLIENT, PROXY, SERVER, SERVER6, World, at, serve};
 use sidestep::{
     model::{Arrival, Outcome, Signal},
     probe::ProbeOptions,
 };
 
-const PROXY: u16 = 15_001;
-
 /// Connects, sends a byte and closes.
 fn visit(to: SocketAddr) {
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
     stream.write_all(b"x").unwrap();
-}
-
-/// A listener whose connections are accepted and read to their end by a thread.
-fn serve(at: SocketAddr) {
-    let listener = TcpListener::bind(at).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let _ = stream.map(|mut s| s.read_to_end(&mut Vec::new()));
-        }
-    });
 }
 
 fn coverage(world: &World) {
@@ -234,152 +219,6 @@ fn giving_up_is_counted_as_aborted() {
             .any(|s| matches!(s, Signal::Stalled { retransmits: 1, .. }))
     });
     assert_eq!(world.established(to), 0);
-}
-
-#[test]
-fn a_full_accept_queue_is_never_called_direct() {
-    let mut world = World::new("ful");
-    world.redirect(80, PROXY);
-    world.enter('c');
-    let listener = TcpListener::bind(at("127.0.0.1", PROXY)).unwrap();
-    // SAFETY: an open socket; a second listen only changes the length of the queue.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 1) }, 0);
-    let to = at(SERVER, 80);
-    let tried: Vec<_> = (0..6)
-        .map(|_| TcpStream::connect_timeout(&to, Duration::from_millis(300)))
-        .collect();
-    let connected = tried.iter().filter(|t| t.is_ok()).count() as u64;
-    world.until("all that connected", |w| w.established(to) == connected);
-    std::thread::sleep(Duration::from_millis(1500));
-    world.until("the rest", |w| w.established(to) >= connected);
-    for (arrival, counts) in world.outbound(to) {
-        assert!(
-            arrival != Arrival::Nowhere || counts.established == 0,
-            "{arrival:?} {counts:?}"
-        );
-    }
-    assert_eq!(world.established(to), connected);
-    drop(tried);
-    drop(listener);
-}
-
-#[test]
-fn the_owner_is_the_socket_files_not_the_threads() {
-    let mut world = World::new("own");
-    world.enter('s');
-    serve(at(SERVER, 80));
-    world.enter('c');
-    // SAFETY: changes this thread's filesystem ids only, as a socket's creator has them.
-    unsafe {
-        libc::setfsgid(4_321);
-        libc::setfsuid(1_234);
-    }
-    // SAFETY: a new socket, owned from here on.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
-        OwnedFd::from_raw_fd(fd)
-    };
-    // SAFETY: back to root before connecting.
-    unsafe {
-        libc::setfsuid(0);
-        libc::setfsgid(0);
-    }
-    let to = at(SERVER, 80);
-    connect(&socket, to);
-    drop(socket);
-    world.until("it", |w| w.established(to) == 1);
-    let owner = world
-        .deltas
-        .iter()
-        .find(|d| d.key.remote == to)
-        .unwrap()
-        .key
-        .owner;
-    assert_eq!((owner.uid, owner.gid), (1_234, 4_321));
-}
-
-/// connect(2) to an IPv4 address.
-fn connect(socket: &OwnedFd, to: SocketAddr) {
-    let SocketAddr::V4(to) = to else {
-        panic!("IPv4 only")
-    };
-    let address = libc::sockaddr_in {
-        sin_family: u16::try_from(libc::AF_INET).unwrap(),
-        sin_port: to.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(to.ip().octets()),
-        },
-        sin_zero: [0; 8],
-    };
-    // SAFETY: a whole address of the length said.
-    let result = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            (&raw const address).cast(),
-            u32::try_from(size_of_val(&address)).unwrap(),
-        )
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}
-
-#[test]
-fn listeners_come_and_go() {
-    let mut world = World::new("lis");
-    world.enter('c');
-    let dual = TcpListener::bind("[::]:9001").unwrap();
-    let four = TcpListener::bind("127.0.0.1:9002").unwrap();
-    drop((dual, four));
-    world.until("both ends", |w| {
-        let ended =
-            |s: &&Signal| matches!(s, Signal::ListeningEnded { netns, .. } if *netns == w.client);
-        w.signals.iter().filter(ended).count() == 2
-    });
-    let began: Vec<_> = world
-        .signals
-        .iter()
-        .filter_map(|s| match s {
-            Signal::Listening {
-                owner,
-                listener,
-                process,
-            } if owner.netns == world.client => {
-                assert_eq!((owner.uid, process.pid), (0, std::process::id()));
-                Some((
-                    listener.addr.to_string(),
-                    listener.port,
-                    listener.dual_stack,
-                ))
-            }
-            _ => None,
-        })
-        .collect();
-    assert_eq!(
-        began,
-        [("::".into(), 9001, true), ("127.0.0.1".into(), 9002, false)]
-    );
-}
-
-#[test]
-fn waiting_in_the_accept_queue_is_measured() {
-    let mut world = World::new("acc");
-    if !world.has("accept") {
-        println!("skipped: this kernel has no accept signal");
-        return;
-    }
-    world.enter('c');
-    let listener = TcpListener::bind(at("127.0.0.1", 9003)).unwrap();
-    let to = at("127.0.0.1", 9003);
-    let streams: Vec<_> = (0..4).map(|_| TcpStream::connect(to).unwrap()).collect();
-    std::thread::sleep(Duration::from_millis(100));
-    let accepted: Vec<_> = (0..4).map(|_| listener.accept().unwrap()).collect();
-    let timed = |w: &World| -> (u64, u64) {
-        let of = w.inbound(w.client, 9003);
-        let count = of.iter().flat_map(|d| d.duration.buckets).sum();
-        (count, of.iter().map(|d| d.duration.sum_us).sum())
-    };
-    world.until("four waits", |w| timed(w).0 == 4);
-    assert!(timed(&world).1 >= 4 * 90_000, "{:?}", timed(&world));
-    drop((streams, accepted));
 }
 
 #[test]

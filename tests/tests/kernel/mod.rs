@@ -5,7 +5,8 @@
 
 use std::{
     fs::File,
-    net::{IpAddr, SocketAddr},
+    io::Read as _,
+    net::{IpAddr, SocketAddr, TcpListener},
     os::unix::fs::MetadataExt as _,
     process::Command,
     time::{Duration, Instant},
@@ -19,6 +20,9 @@ use sidestep::{
 
 /// How long anything may take to be told.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where a mesh's proxy listens.
+pub(crate) const PROXY: u16 = 15_001;
 
 /// The client's address, and the server's.
 pub(crate) const CLIENT: &str = "10.98.0.1";
@@ -237,4 +241,14 @@ fn ip(arguments: &str) {
         "ip {arguments}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// A listener whose connections are accepted and read to their end by a thread.
+pub(crate) fn serve(at: SocketAddr) {
+    let listener = TcpListener::bind(at).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.map(|mut s| s.read_to_end(&mut Vec::new()));
+        }
+    });
 }
