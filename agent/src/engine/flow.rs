@@ -76,6 +76,10 @@ impl Engine {
                 container,
                 settled,
             } => {
+                if waited > 0 && !self.may_be_of(pod, delta) {
+                    self.unattributed("not_its_address", delta);
+                    return Way::Done;
+                }
                 if !settled && waited < CONTAINER_WAIT_US {
                     return Way::Wait;
                 }
@@ -95,6 +99,22 @@ impl Engine {
                 Way::Done
             }
         }
+    }
+
+    /// Whether what waited may be this pod's. Numbers of namespaces are used again within seconds: what an
+    /// earlier namespace of that number left behind comes from another address.
+    fn may_be_of(&self, pod: PodId, delta: &EdgeDelta) -> bool {
+        let local = delta.key.local.to_canonical();
+        let own = self.directory.own_addresses(pod);
+        let intent = self
+            .directory
+            .pod(pod)
+            .and_then(|entry| entry.intent.as_ref());
+        own.is_empty()
+            || local.is_loopback()
+            || local.is_unspecified()
+            || own.contains(&local)
+            || intent.is_some_and(|intent| intent.inbound_bind.contains(&local))
     }
 
     fn learn(&mut self, pod: PodId, container: Option<u16>, delta: &EdgeDelta) {

@@ -46,6 +46,24 @@ fn edges_before_their_pod_are_kept_for_it() {
 }
 
 #[test]
+fn what_waited_is_not_given_to_a_pod_with_other_addresses() {
+    let mut node = Node::empty();
+    let before = EdgeKey {
+        local: "10.0.0.77".parse().unwrap(),
+        ..direct()
+    };
+    node.edge(before, established(9));
+    node.pass(1.0);
+    node.announce();
+    node.pass(4.0);
+    assert_eq!(
+        (bypassed(&mut node, "web-1"), unattributed(&mut node)),
+        (0, 9)
+    );
+    assert_eq!(node.told(), []);
+}
+
+#[test]
 fn nobody_waits_for_ever() {
     let mut node = Node::empty();
     node.edge(direct(), established(2));
