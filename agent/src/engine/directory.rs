@@ -24,10 +24,6 @@ const MAX_PODS: usize = 4_096;
 const MAX_NETNS: usize = 16_384;
 /// Cgroups with processes.
 const MAX_CGROUPS: usize = 65_536;
-/// A pod that is gone still owns what the kernel counted before: the last drain and the
-/// records in flight.
-const GONE_GRACE_S: u64 = 5;
-
 /// A pod's number in this engine; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PodId(pub(super) u32);
@@ -82,7 +78,7 @@ pub(super) struct CgroupEntry {
     pub(super) bound: Option<(PodId, Option<u16>)>,
     /// When it went. Its number is not used again, so what the kernel counted for it before
     /// is still its pod's, even where the namespace's number already is another pod's.
-    gone: Option<Time>,
+    pub(super) gone: Option<Time>,
 }
 
 /// A network namespace as announced, and the pod it belongs to.
@@ -322,42 +318,6 @@ impl Directory {
     pub(super) fn pod_of(&mut self, netns: NetnsId) -> Option<PodId> {
         self.rebind();
         self.netns.get(&netns).and_then(|n| n.bound)
-    }
-
-    /// Lets go of pods that are gone long enough; returns them.
-    pub(super) fn expire(&mut self, now: Time, linger_s: u64) -> Vec<PodId> {
-        let mut forgotten = Vec::new();
-        for (id, entry) in &mut self.pods {
-            let Some(gone) = entry.gone else { continue };
-            if entry.bindable && now >= gone.plus_secs(GONE_GRACE_S) {
-                entry.bindable = false;
-                self.stale = true;
-            }
-            if now >= gone.plus_secs(linger_s.max(GONE_GRACE_S)) {
-                forgotten.push(*id);
-            }
-        }
-        for id in &forgotten {
-            self.pods.remove(id);
-        }
-        let kept = |c: &CgroupEntry| c.gone.is_none_or(|gone| now < gone.plus_secs(GONE_GRACE_S));
-        self.cgroups.retain(|_, c| kept(c));
-        forgotten
-    }
-
-    /// When [`Self::expire`] has something to do next.
-    pub(super) fn next_expiry(&self, linger_s: u64) -> Option<Time> {
-        let due = |p: &PodEntry| {
-            let after = if p.bindable {
-                GONE_GRACE_S
-            } else {
-                linger_s.max(GONE_GRACE_S)
-            };
-            p.gone.map(|gone| gone.plus_secs(after))
-        };
-        let cgroups = self.cgroups.values().filter_map(|c| c.gone);
-        let cgroups = cgroups.map(|gone| gone.plus_secs(GONE_GRACE_S));
-        self.pods.values().filter_map(due).chain(cgroups).min()
     }
 
     pub(super) fn pod(&self, id: PodId) -> Option<&PodEntry> {

@@ -10,6 +10,7 @@ mod diagnose;
 mod directory;
 mod draw;
 mod edges;
+mod expiry;
 mod facts;
 mod finding;
 mod findings;
