@@ -196,6 +196,16 @@ impl World {
             .collect()
     }
 
+    /// Runs of a probe that the kernel skipped.
+    pub(crate) fn skipped_runs(&self) -> u64 {
+        let losses = self.probes().stats().losses;
+        losses
+            .iter()
+            .filter(|l| l.at == "skipped_runs")
+            .map(|l| l.count)
+            .sum()
+    }
+
     /// Asserts that the probes gave up nothing.
     pub(crate) fn assert_no_loss(&self) {
         for loss in self.probes().stats().losses {
