@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// No scenarios: neither on this machine nor in virtual machines
     #[arg(long)]
     quick: bool,
-    /// Virtual machines at once; half as many as there are processors if not given
+    /// Virtual machines at once; as many as there are processors if not given
     #[arg(long)]
     machines: Option<usize>,
 }
@@ -109,7 +109,7 @@ fn in_machines(options: &Options, programs: &Programs) -> Vec<Outcome> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let machines = options
         .machines
-        .unwrap_or(processors / 2)
+        .unwrap_or(processors)
         .clamp(1, Kernel::ALL.len());
     let waiting = Mutex::new(Kernel::ALL.to_vec());
     let outcomes = Mutex::new(Vec::new());
