@@ -39,10 +39,13 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, trials: u16) -> Result
     let mut running = Vec::new();
     for pod in &scenario.pod {
         world.add_pod(&scenario, pod)?;
-        running.push(process::pause(
-            &world,
-            world.pods.last().context("no pod")?,
-        )?);
+        let standing = world.pods.last().context("no pod")?;
+        running.push(process::pause(&world, standing)?);
+        // A container that runs has a process: by it the agent knows the container before the first connection.
+        let mut app = process::actor(&process::place_in(standing, "app", None, None)?);
+        app.arg("pause");
+        let name = format!("{}/app", pod.name);
+        running.push(process::start(&world, &name, app, PathBuf::new())?);
     }
     let mut server = process::actor(&world.node());
     server.args([
