@@ -76,7 +76,8 @@ impl Engine {
                 container,
                 settled,
             } => {
-                if waited > 0 && !self.may_be_of(pod, delta) {
+                // Known by its namespace's number alone, or only by now: its address must agree.
+                if (waited > 0 || container.is_none()) && !self.may_be_of(pod, delta) {
                     self.unattributed("not_its_address", delta);
                     return Way::Done;
                 }

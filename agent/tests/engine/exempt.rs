@@ -88,6 +88,7 @@ fn pods_without_a_mesh_and_the_host_are_silent() {
         host: true,
     });
     let mut plain = out(CgroupId(0), 0, "10.9.0.1:80", Arrival::Nowhere);
+    plain.local = ip("10.0.0.6");
     plain.owner = Owner {
         netns: PLAIN,
         ..plain.owner

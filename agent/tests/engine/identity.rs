@@ -64,6 +64,21 @@ fn what_waited_is_not_given_to_a_pod_with_other_addresses() {
 }
 
 #[test]
+fn a_namespace_number_alone_does_not_make_a_pod() {
+    let mut node = Node::running();
+    // The last drain of a namespace without a pod, whose number the pod has by now.
+    let mut before = out(CgroupId(0), 0, "10.0.0.99:15021", Arrival::Nowhere);
+    before.local = ip("10.0.0.254");
+    node.edge(before, established(15));
+    node.pass(5.0);
+    assert_eq!(
+        (bypassed(&mut node, "web-1"), unattributed(&mut node)),
+        (0, 15)
+    );
+    assert_eq!(node.told(), []);
+}
+
+#[test]
 fn nobody_waits_for_ever() {
     let mut node = Node::empty();
     node.edge(direct(), established(2));
@@ -219,6 +234,7 @@ fn a_pod_is_found_by_path_and_by_address() {
     for (netns, n) in [(1, 3), (2, 4)] {
         let mut key = out(CgroupId(0), 1000, "10.9.0.1:80", Arrival::Nowhere);
         key.owner.netns = NetnsId(netns);
+        key.local = ip("10.0.0.8");
         node.edge(key, established(n));
     }
     assert_eq!(
