@@ -37,7 +37,7 @@ pub(super) fn board(engine: &mut Engine) -> Board {
         edges,
         host_connections: engine.ledger.host(),
         unattributed: engine.ledger.unattributed_rows(),
-        coverage: engine.coverage.clone(),
+        coverage: engine.known.coverage.clone(),
         kernel: engine.stats.clone(),
         losses: losses(engine),
         sources: engine
@@ -52,29 +52,30 @@ pub(super) fn board(engine: &mut Engine) -> Board {
 }
 
 fn pods(engine: &mut Engine, board: &mut Board) {
-    let mut ids: Vec<PodId> = engine.directory.pods().map(|(id, _)| id).collect();
+    let mut ids: Vec<PodId> = engine.known.directory.pods().map(|(id, _)| id).collect();
     // A pod that was made again under its name comes once, as it is now.
     let key = |id: &PodId| {
         engine
+            .known
             .directory
             .pod(*id)
             .map(|p| (p.pod.key.clone(), p.gone.is_some(), *id))
     };
     ids.sort_by_cached_key(|id| key(id));
-    ids.dedup_by_key(|id| engine.directory.pod(*id).map(|p| p.pod.key.clone()));
+    ids.dedup_by_key(|id| engine.known.directory.pod(*id).map(|p| p.pod.key.clone()));
     let nothing = Account::default();
     for id in ids {
-        let Some(entry) = engine.directory.pod(id) else {
+        let Some(entry) = engine.known.directory.pod(id) else {
             continue;
         };
         let account = engine.ledger.account(id).unwrap_or(&nothing);
         rows(entry, account, board);
-        let ns = entry.netns.and_then(|n| engine.sockets.of(n));
+        let ns = entry.netns.and_then(|n| engine.known.sockets.of(n));
         if let (Some(ns), Some(intent)) = (ns, &entry.intent) {
             queues(entry, ns, intent, board);
         }
         if entry.gone.is_none() {
-            let own = engine.directory.own_addresses(id);
+            let own = engine.known.directory.own_addresses(id);
             board.pods.push(pod_row(engine, id, entry, own, account));
         }
     }
@@ -179,12 +180,7 @@ fn queues(entry: &PodEntry, ns: &Namespace, intent: &Intent, board: &mut Board) 
 }
 
 fn findings(engine: &Engine) -> Vec<Finding> {
-    let surroundings = Surroundings::of(
-        &engine.directory,
-        &engine.sockets,
-        &engine.watches,
-        &engine.coverage,
-    );
+    let surroundings = Surroundings::of(&engine.known);
     let mut findings: Vec<Finding> = engine
         .findings
         .told()
@@ -214,7 +210,7 @@ fn edges(engine: &Engine) -> Vec<EdgeRow> {
 }
 
 fn edge_row(engine: &Engine, edge: &Edge) -> EdgeRow {
-    let entry = edge.pod.and_then(|id| engine.directory.pod(id));
+    let entry = edge.pod.and_then(|id| engine.known.directory.pod(id));
     EdgeRow {
         pod: entry.map(|e| e.pod.key.clone()),
         container: entry
@@ -239,9 +235,9 @@ fn losses(engine: &Engine) -> Vec<Loss> {
     let mut losses = vec![
         loss("edges", engine.edges.evicted),
         loss("outputs", engine.findings.outputs_lost),
-        loss("listeners", engine.sockets.refused),
+        loss("listeners", engine.known.sockets.refused),
     ];
-    losses.extend(engine.directory.losses());
+    losses.extend(engine.known.directory.losses());
     losses.sort_by(|a, b| a.at.cmp(&b.at));
     losses
 }

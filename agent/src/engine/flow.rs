@@ -57,7 +57,7 @@ impl Engine {
         if key.direction == Direction::Inbound {
             let accepted = ledger::samples(&delta.duration);
             let established = delta.counts.established;
-            self.sockets.established(
+            self.known.sockets.established(
                 self.now,
                 key.owner.netns,
                 key.local_port,
@@ -70,7 +70,7 @@ impl Engine {
     /// Finds the delta's pod and learns from it.
     fn bind(&mut self, since: Time, delta: &EdgeDelta) -> Way {
         let waited = self.now.micros_since(since);
-        match self.directory.who(&delta.key.owner) {
+        match self.known.directory.who(&delta.key.owner) {
             Who::Pod {
                 pod,
                 container,
@@ -85,7 +85,7 @@ impl Engine {
                     return Way::Wait;
                 }
                 if !settled {
-                    self.directory.give_up(delta.key.owner.cgroup);
+                    self.known.directory.give_up(delta.key.owner.cgroup);
                 }
                 self.learn(pod, container, delta);
                 Way::Pod(pod, container)
@@ -106,8 +106,9 @@ impl Engine {
     /// earlier namespace of that number left behind comes from another address.
     fn may_be_of(&self, pod: PodId, delta: &EdgeDelta) -> bool {
         let local = delta.key.local.to_canonical();
-        let own = self.directory.own_addresses(pod);
+        let own = self.known.directory.own_addresses(pod);
         let intent = self
+            .known
             .directory
             .pod(pod)
             .and_then(|entry| entry.intent.as_ref());
@@ -119,12 +120,12 @@ impl Engine {
     }
 
     fn learn(&mut self, pod: PodId, container: Option<u16>, delta: &EdgeDelta) {
-        let own = self.directory.own_addresses(pod);
-        if let Some(entry) = self.directory.pod(pod)
+        let own = self.known.directory.own_addresses(pod);
+        if let Some(entry) = self.known.directory.pod(pod)
             && let Some(intent) = &entry.intent
         {
             let view = facts::look(&delta.key, entry, container, &own);
-            let watch = self.watches.entry(pod).or_default();
+            let watch = self.known.watches.entry(pod).or_default();
             let n = delta.counts.established;
             watch.learn(self.now, &delta.key, &view, intent, n);
         }
@@ -139,7 +140,11 @@ impl Engine {
     }
 
     fn hold(&mut self, delta: EdgeDelta) {
-        if let Some(delta) = self.late.hold(self.now, delta, self.config.max_unbound) {
+        if let Some(delta) = self
+            .known
+            .late
+            .hold(self.now, delta, self.config.max_unbound)
+        {
             self.unattributed("late_binding_full", &delta);
         }
     }
@@ -148,24 +153,29 @@ impl Engine {
     pub(super) fn retry(&mut self) {
         self.retry_at = None;
         let mut bound = Vec::new();
-        for held in self.late.take() {
+        for held in self.known.late.take() {
             match self.bind(held.since, &held.delta) {
                 Way::Wait => self.wait_on(held),
                 way => bound.push((held.delta, way)),
             }
         }
         self.judge_all(bound.iter().map(|(delta, way)| (delta, *way)));
+        // A suspicion may have waited for exactly these, whatever became of them.
+        self.findings.touched = true;
     }
 
     fn wait_on(&mut self, held: Held) {
-        let known = matches!(self.directory.who(&held.delta.key.owner), Who::Pod { .. });
+        let known = matches!(
+            self.known.directory.who(&held.delta.key.owner),
+            Who::Pod { .. }
+        );
         let wait = if known {
             CONTAINER_WAIT_US
         } else {
             POD_WAIT_US
         };
         let due = held.since.plus_micros(wait).max(self.now.plus_micros(1));
-        self.late.put_back(held, due);
+        self.known.late.put_back(held, due);
     }
 
     /// Judges what has a pod: first what was established, then what failed, because a success
@@ -194,8 +204,8 @@ impl Engine {
         delta: &EdgeDelta,
         round: &[(Outcome, u64)],
     ) {
-        let own = self.directory.own_addresses(pod);
-        let entry = self.directory.pod(pod);
+        let own = self.known.directory.own_addresses(pod);
+        let entry = self.known.directory.pod(pod);
         let view = entry.map(|entry| facts::look(&delta.key, entry, container, &own));
         let Some(view) = view else {
             let n = round
@@ -257,15 +267,10 @@ impl Engine {
     }
 
     fn facts(&self, b: &Bound<'_>, outcome: Outcome) -> Facts {
-        let surroundings = Surroundings::of(
-            &self.directory,
-            &self.sockets,
-            &self.watches,
-            &self.coverage,
-        );
+        let surroundings = Surroundings::of(&self.known);
         let scene = surroundings.scene(b.pod);
         let (key, view) = (&b.delta.key, &b.view);
-        let sees_resets = has_signal(&self.coverage, "reset");
+        let sees_resets = has_signal(&self.known.coverage, "reset");
         let unanswered = outcome == Outcome::Refused
             && scene
                 .is_some_and(|s| diagnose::refused_capture(&s, view.family, self.now, sees_resets));
@@ -290,23 +295,18 @@ impl Engine {
             (Leg::ProxyToApp, Outcome::Refused) => Refuser::App,
             (Leg::ProxyToUpstream, Outcome::Refused) => Refuser::Upstream,
             (Leg::AppToProxy, Outcome::TimedOut | Outcome::Aborted) => {
-                let watch = self.watches.get_mut(&b.pod)?;
+                let watch = self.known.watches.get_mut(&b.pod)?;
                 watch.hanging = watch.hanging.saturating_add(n);
                 return None;
             }
             _ => return None,
         };
-        let watch = self.watches.entry(b.pod).or_default();
+        let watch = self.known.watches.entry(b.pod).or_default();
         Some(watch.refused(self.now, who, b.delta.key.remote, n))
     }
 
     fn diagnose(&mut self, judged: &Judged<'_>) {
-        let surroundings = Surroundings::of(
-            &self.directory,
-            &self.sockets,
-            &self.watches,
-            &self.coverage,
-        );
+        let surroundings = Surroundings::of(&self.known);
         if let Some(scene) = surroundings.scene(judged.pod) {
             let render = |case: &Case| surroundings.render(case);
             diagnose::connection(judged, &scene, &mut self.findings, &render);

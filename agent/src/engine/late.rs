@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::ledger;
-use crate::model::{EdgeDelta, EdgeKey, Time};
+use crate::model::{Direction, EdgeDelta, EdgeKey, NetnsId, Time};
 
 /// Waiting for the pod: manifests and cgroups come within a second or two of the first packet.
 pub(super) const POD_WAIT_US: u64 = 5_000_000;
@@ -61,6 +61,12 @@ impl Late {
     pub(super) fn put_back(&mut self, held: Held, due: Time) {
         self.held.insert(held.delta.key, held);
         self.due = Some(self.due.map_or(due, |d| d.min(due)));
+    }
+
+    /// Whether something of this namespace and direction waits.
+    pub(super) fn waits(&self, netns: NetnsId, direction: Direction) -> bool {
+        let about = |key: &EdgeKey| key.owner.netns == netns && key.direction == direction;
+        self.held.keys().any(about)
     }
 
     pub(super) fn is_empty(&self) -> bool {

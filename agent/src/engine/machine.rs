@@ -9,16 +9,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Board, Config, Input, Output, diagnose,
-    directory::{Directory, PodId},
-    draw,
+    Board, Config, Input, Output, diagnose, draw,
     edges::Edges,
     findings::{Case, Findings},
-    late::Late,
     ledger::Ledger,
-    sockets::Sockets,
-    surroundings::Surroundings,
-    watch::Watch,
+    surroundings::{Known, Surroundings},
 };
 use crate::{
     mesh::Profiles,
@@ -32,15 +27,11 @@ pub struct Engine {
     pub(super) profiles: Profiles,
     pub(super) started: Time,
     pub(super) now: Time,
-    pub(super) directory: Directory,
-    pub(super) sockets: Sockets,
-    pub(super) late: Late,
+    pub(super) known: Known,
     pub(super) retry_at: Option<Time>,
     pub(super) ledger: Ledger,
     pub(super) edges: Edges,
-    pub(super) watches: BTreeMap<PodId, Watch>,
     pub(super) findings: Findings,
-    pub(super) coverage: Coverage,
     pub(super) stats: AgentStats,
     pub(super) sources: BTreeMap<String, String>,
     board: Option<Arc<Board>>,
@@ -56,15 +47,11 @@ impl Engine {
             profiles,
             started,
             now: started,
-            directory: Directory::default(),
-            sockets: Sockets::default(),
-            late: Late::default(),
+            known: Known::default(),
             retry_at: None,
             ledger: Ledger::default(),
             edges,
-            watches: BTreeMap::new(),
             findings: Findings::default(),
-            coverage: Coverage::default(),
             stats: AgentStats::default(),
             sources: BTreeMap::new(),
             board: None,
@@ -91,9 +78,15 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         let expiry = self
+            .known
             .directory
             .next_expiry(u64::from(self.config.keep_resolved_s));
-        let all = [self.late.due, self.retry_at, self.findings.due, expiry];
+        let all = [
+            self.known.late.due,
+            self.retry_at,
+            self.findings.due,
+            expiry,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -116,7 +109,7 @@ impl Engine {
     /// Connections held back because their pod is not known yet, by edge.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.late.len()
+        self.known.late.len()
     }
 
     /// Connections counted so far: under pods (also those gone since), as the node's own, and as
@@ -130,14 +123,14 @@ impl Engine {
     fn advance(&mut self) {
         let now = self.now;
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if due(self.retry_at) || due(self.late.due) {
+        if due(self.retry_at) || due(self.known.late.due) {
             self.retry();
         }
         let linger = u64::from(self.config.keep_resolved_s);
-        if due(self.directory.next_expiry(linger)) {
-            for pod in self.directory.expire(now, linger) {
+        if due(self.known.directory.next_expiry(linger)) {
+            for pod in self.known.directory.expire(now, linger) {
                 self.ledger.forget(pod);
-                self.watches.remove(&pod);
+                self.known.watches.remove(&pod);
                 self.findings.forget(pod);
             }
         }
@@ -147,12 +140,7 @@ impl Engine {
     }
 
     fn advance_findings(&mut self) {
-        let surroundings = Surroundings::of(
-            &self.directory,
-            &self.sockets,
-            &self.watches,
-            &self.coverage,
-        );
+        let surroundings = Surroundings::of(&self.known);
         let ripe = |case: &Case| match case.pod {
             None => diagnose::ripe(case, None),
             Some(pod) => surroundings
@@ -169,26 +157,21 @@ impl Engine {
     }
 
     fn queues(&mut self, netns: NetnsId, queues: &[ListenerQueue]) {
-        let changed = self.sockets.sampled(self.now, netns, queues);
-        let Some(pod) = self.directory.pod_of(netns) else {
+        let changed = self.known.sockets.sampled(self.now, netns, queues);
+        let Some(pod) = self.known.directory.pod_of(netns) else {
             return;
         };
         if changed {
             self.reread_by_listeners(pod);
             self.findings.touched = true;
         }
-        let surroundings = Surroundings::of(
-            &self.directory,
-            &self.sockets,
-            &self.watches,
-            &self.coverage,
-        );
+        let surroundings = Surroundings::of(&self.known);
         let Some(scene) = surroundings.scene(pod) else {
             return;
         };
         let progress: Vec<_> = [scene.intent.outbound_port, scene.intent.inbound_port]
             .into_iter()
-            .filter_map(|port| self.sockets.progress(netns, port).map(|p| (port, p)))
+            .filter_map(|port| self.known.sockets.progress(netns, port).map(|p| (port, p)))
             .map(|(port, (progress, length, max))| (port, progress, length, max))
             .collect();
         let after_us = u64::from(self.config.not_accepting_after_s) * 1_000_000;
@@ -205,14 +188,9 @@ impl Engine {
     }
 
     fn coverage(&mut self, coverage: Coverage) {
-        self.coverage = coverage;
-        let surroundings = Surroundings::of(
-            &self.directory,
-            &self.sockets,
-            &self.watches,
-            &self.coverage,
-        );
+        self.known.coverage = coverage;
+        let surroundings = Surroundings::of(&self.known);
         let render = |case: &Case| surroundings.render(case);
-        diagnose::coverage(self.now, &self.coverage, &mut self.findings, &render);
+        diagnose::coverage(self.now, &self.known.coverage, &mut self.findings, &render);
     }
 }

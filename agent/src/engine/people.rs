@@ -18,7 +18,7 @@ impl Engine {
         match &change {
             Change::Source { source, trouble } => self.source(source, trouble.as_deref()),
             Change::PodGone(key) => self.pod_gone(key),
-            Change::NetnsGone(netns) => self.sockets.gone(*netns),
+            Change::NetnsGone(netns) => self.known.sockets.gone(*netns),
             Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),
             Change::Netns { .. } | Change::Cgroup { .. } | Change::CgroupGone(_) => {}
         }
@@ -27,14 +27,14 @@ impl Engine {
             Change::Cgroup { netns, .. } => *netns,
             _ => None,
         };
-        let pod = self.directory.change(now, change);
+        let pod = self.known.directory.change(now, change);
         if let Some(pod) = pod {
             self.read_intent(pod);
         }
-        if let Some(pod) = netns.and_then(|n| self.directory.pod_of(n)) {
+        if let Some(pod) = netns.and_then(|n| self.known.directory.pod_of(n)) {
             self.reread_by_listeners(pod);
         }
-        if !self.late.is_empty() {
+        if !self.known.late.is_empty() {
             let soon = now.plus_micros(RETRY_US);
             self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
         }
@@ -54,9 +54,10 @@ impl Engine {
     /// A pod of the same name with another uid takes the place of one whose end was missed.
     fn pod_replaced(&mut self, key: &PodKey, uid: &str) {
         let old = self
+            .known
             .directory
             .live(key)
-            .and_then(|id| self.directory.pod(id));
+            .and_then(|id| self.known.directory.pod(id));
         let other =
             old.is_some_and(|p| !p.pod.uid.is_empty() && !uid.is_empty() && p.pod.uid != uid);
         if other {
@@ -65,15 +66,10 @@ impl Engine {
     }
 
     fn pod_gone(&mut self, key: &PodKey) {
-        let Some(pod) = self.directory.live(key) else {
+        let Some(pod) = self.known.directory.live(key) else {
             return;
         };
-        let surroundings = Surroundings::of(
-            &self.directory,
-            &self.sockets,
-            &self.watches,
-            &self.coverage,
-        );
+        let surroundings = Surroundings::of(&self.known);
         self.findings
             .pod_gone(self.now, pod, &|case: &Case| surroundings.render(case));
     }
@@ -82,14 +78,15 @@ impl Engine {
     fn read_intent(&mut self, pod: PodId) {
         // Binding first: the listeners of its namespace may be needed.
         let netns = self
+            .known
             .directory
             .pods()
             .find(|(id, _)| *id == pod)
             .and_then(|(_, p)| p.netns);
         let listeners = netns
-            .and_then(|n| self.sockets.of(n))
+            .and_then(|n| self.known.sockets.of(n))
             .map(|ns| ns.with_uid());
-        if let Some(entry) = self.directory.pod_mut(pod) {
+        if let Some(entry) = self.known.directory.pod_mut(pod) {
             entry.intent = self
                 .profiles
                 .intent(&entry.pod, &listeners.unwrap_or_default())
@@ -100,7 +97,7 @@ impl Engine {
 
     /// Reads the intent again if it comes (or could come) from listening sockets.
     pub(super) fn reread_by_listeners(&mut self, pod: PodId) {
-        let by_listeners = self.directory.pod(pod).is_some_and(|p| {
+        let by_listeners = self.known.directory.pod(pod).is_some_and(|p| {
             p.intent
                 .as_ref()
                 .is_none_or(|i| i.source == IntentSource::Listeners)

@@ -44,7 +44,7 @@ impl Engine {
             } => {
                 self.no_listener(netns, port, SocketAddr::new(local, port), peer);
             }
-            Signal::InboundRedirect { netns, to, .. } => self.sockets.redirects(netns, to),
+            Signal::InboundRedirect { netns, to, .. } => self.known.sockets.redirects(netns, to),
             Signal::Listening {
                 owner,
                 listener,
@@ -53,7 +53,7 @@ impl Engine {
                 self.listening(&owner, listener, process);
             }
             Signal::ListeningEnded { netns, listener } => {
-                self.sockets.ended(netns, &listener);
+                self.known.sockets.ended(netns, &listener);
                 self.findings.touched = true;
             }
         }
@@ -71,13 +71,14 @@ impl Engine {
     /// A SYN of this connection met no listener in its own namespace.
     fn met_nobody(&mut self, key: &EdgeKey, port: u16, process: &Process) {
         let family = Family::of(key.remote.ip());
-        self.sockets
+        self.known
+            .sockets
             .nobody_listens(self.now, key.owner.netns, port, family);
-        let Who::Pod { pod, container, .. } = self.directory.who(&key.owner) else {
+        let Who::Pod { pod, container, .. } = self.known.directory.who(&key.owner) else {
             return;
         };
-        let own = self.directory.own_addresses(pod);
-        let Some(entry) = self.directory.pod(pod) else {
+        let own = self.known.directory.own_addresses(pod);
+        let Some(entry) = self.known.directory.pod(pod) else {
             return;
         };
         let view = facts::look(key, entry, container, &own);
@@ -89,17 +90,19 @@ impl Engine {
         }
         let process = Comm::of(process);
         let sample = diagnose::signal_sample(Direction::Outbound, key.remote, process, 0);
-        let ns = entry.netns.and_then(|n| self.sockets.of(n));
+        let ns = entry.netns.and_then(|n| self.known.sockets.of(n));
         diagnose::signalled_refusal(self.now, pod, ns, port, &sample, &mut self.findings);
     }
 
     fn no_listener(&mut self, netns: NetnsId, port: u16, local: SocketAddr, peer: SocketAddr) {
         let family = Family::of(local.ip());
-        self.sockets.nobody_listens(self.now, netns, port, family);
-        let Some(pod) = self.directory.pod_of(netns) else {
+        self.known
+            .sockets
+            .nobody_listens(self.now, netns, port, family);
+        let Some(pod) = self.known.directory.pod_of(netns) else {
             return;
         };
-        let Some(entry) = self.directory.pod(pod) else {
+        let Some(entry) = self.known.directory.pod(pod) else {
             return;
         };
         let inbound = entry
@@ -109,30 +112,31 @@ impl Engine {
         if inbound {
             let asked = SocketAddr::new(peer.ip(), port);
             let sample = diagnose::signal_sample(Direction::Inbound, asked, None, 1);
-            let ns = self.sockets.of(netns);
+            let ns = self.known.sockets.of(netns);
             diagnose::signalled_refusal(self.now, pod, ns, port, &sample, &mut self.findings);
         }
     }
 
     fn stalled(&mut self, key: &EdgeKey) {
-        let Who::Pod { pod, .. } = self.directory.who(&key.owner) else {
+        let Who::Pod { pod, .. } = self.known.directory.who(&key.owner) else {
             return;
         };
         let port = self
+            .known
             .directory
             .pod(pod)
             .and_then(|p| p.intent.as_ref())
             .map(|i| i.outbound_port);
         if port.is_some_and(|port| key.arrival == Arrival::Decided(port)) {
-            let watch = self.watches.entry(pod).or_default();
+            let watch = self.known.watches.entry(pod).or_default();
             watch.hanging = watch.hanging.saturating_add(1);
         }
     }
 
     fn listening(&mut self, owner: &Owner, listener: Listener, process: Process) {
-        self.sockets.began(owner, listener, process.comm);
+        self.known.sockets.began(owner, listener, process.comm);
         self.findings.touched = true;
-        if let Some(pod) = self.directory.pod_of(owner.netns) {
+        if let Some(pod) = self.known.directory.pod_of(owner.netns) {
             self.reread_by_listeners(pod);
         }
     }

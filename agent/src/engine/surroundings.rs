@@ -10,6 +10,7 @@ use super::{
     diagnose::{self, Scene},
     directory::{Directory, PodId},
     findings::Case,
+    late::Late,
     sockets::Sockets,
     watch::Watch,
 };
@@ -23,45 +24,48 @@ pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
         .any(|s| s.signal == name && s.variant.is_some())
 }
 
+/// Everything the engine knows besides what it counted and what it said.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) directory: Directory,
+    pub(super) sockets: Sockets,
+    pub(super) watches: BTreeMap<PodId, Watch>,
+    /// What waits for its pod.
+    pub(super) late: Late,
+    pub(super) coverage: Coverage,
+}
+
 /// Everything around a pod, borrowed.
 pub(super) struct Surroundings<'a> {
-    directory: &'a Directory,
-    sockets: &'a Sockets,
-    watches: &'a BTreeMap<PodId, Watch>,
+    known: &'a Known,
     sees_nat: bool,
     unwatched: Watch,
 }
 
 impl<'a> Surroundings<'a> {
-    pub(super) fn of(
-        directory: &'a Directory,
-        sockets: &'a Sockets,
-        watches: &'a BTreeMap<PodId, Watch>,
-        coverage: &Coverage,
-    ) -> Self {
+    pub(super) fn of(known: &'a Known) -> Self {
         Self {
-            directory,
-            sockets,
-            watches,
-            sees_nat: has_signal(coverage, "nat_decision"),
+            known,
+            sees_nat: has_signal(&known.coverage, "nat_decision"),
             unwatched: Watch::default(),
         }
     }
 
     /// The scene of a pod that belongs to a mesh.
     pub(super) fn scene(&self, pod: PodId) -> Option<Scene<'_>> {
-        let entry = self.directory.pod(pod)?;
+        let entry = self.known.directory.pod(pod)?;
         Some(Scene {
             entry,
             intent: entry.intent.as_ref()?,
-            ns: entry.netns.and_then(|n| self.sockets.of(n)),
-            watch: self.watches.get(&pod).unwrap_or(&self.unwatched),
+            ns: entry.netns.and_then(|n| self.known.sockets.of(n)),
+            watch: self.known.watches.get(&pod).unwrap_or(&self.unwatched),
+            late: &self.known.late,
             sees_nat: self.sees_nat,
         })
     }
 
     pub(super) fn render(&self, case: &Case) -> Finding {
-        let entry = case.pod.and_then(|pod| self.directory.pod(pod));
+        let entry = case.pod.and_then(|pod| self.known.directory.pod(pod));
         let scene = case.pod.and_then(|pod| self.scene(pod));
         diagnose::render(case, entry, scene.as_ref())
     }

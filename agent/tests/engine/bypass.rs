@@ -180,6 +180,22 @@ fn inbound_direct_without_outbound_waits_and_comes() {
 }
 
 #[test]
+fn inbound_waits_for_what_outbound_connections_held_back_will_say() {
+    const STRANGER: CgroupId = CgroupId(99);
+    let mut node = Node::running();
+    node.edge(into(APP, 1000, 8080, "10.9.0.7"), established(3));
+    node.pass(1.5);
+    // Nobody knows this cgroup yet: held back for longer than the inbound suspicion waits.
+    let key = out(STRANGER, 1000, "10.9.0.1:80", Arrival::Nowhere);
+    node.edge(key, established(1));
+    node.pass(1.9);
+    assert_eq!(node.told(), []);
+    node.pass(3.0);
+    node.only(Code::BypassNoRules);
+    assert_eq!(node.told(), [Code::BypassNoRules]);
+}
+
+#[test]
 fn ipv6_only() {
     for direction in [Direction::Outbound, Direction::Inbound] {
         let mut node = Node::running();

@@ -26,6 +26,7 @@ use super::{
     edges::Comm,
     facts::View,
     findings::{Findings, Render, Sample},
+    late::Late,
     sockets::Namespace,
     watch::{Refusals, Watch},
 };
@@ -58,8 +59,18 @@ pub(super) struct Scene<'a> {
     pub(super) intent: &'a Intent,
     pub(super) ns: Option<&'a Namespace>,
     pub(super) watch: &'a Watch,
+    /// What is held back, not judged yet.
+    pub(super) late: &'a Late,
     /// NAT's decisions are seen here.
     pub(super) sees_nat: bool,
+}
+
+impl Scene<'_> {
+    /// Connections the pod dialed are held back: what they say is not known yet.
+    fn outbound_waits(&self) -> bool {
+        let waits = |netns| self.late.waits(netns, Direction::Outbound);
+        self.entry.netns.is_some_and(waits)
+    }
 }
 
 /// Files what a judged connection speaks for, and closes what it speaks against.

@@ -47,6 +47,10 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             let known = scene.watch.captures(Direction::Outbound)
                 || scene.watch.leaks(Direction::Outbound)
                 || super::bypass::captures_inbound(scene);
+            if !known && scene.outbound_waits() {
+                // It is about to; asked again as soon as it is judged.
+                return None;
+            }
             let wait = if known { 0 } else { 2_800_000 };
             Some(after_start(case, since).max(case.first.plus_micros(wait)))
         }
