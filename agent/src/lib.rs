@@ -13,3 +13,4 @@ pub mod model;
 pub mod node;
 pub mod output;
 pub mod probe;
+pub mod rules;

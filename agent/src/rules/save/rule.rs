@@ -1,0 +1,191 @@
+//! One rule of a save program: its words become conditions and an action.
+//!
+//! Options are known by their own name, not by the `-m` before them: `-p tcp` brings the options of tcp along silently. Only
+//! where two modules share a name does the last `-m` decide. A module that is not known is an unknown condition.
+
+use super::super::matching::{Field, Match, Name, Test};
+use super::super::ruleset::{Action, Statement};
+use super::{numbers, options, target};
+use crate::model::Family;
+
+/// What a rule's words say.
+pub(super) struct Parsed {
+    pub(super) statements: Vec<Statement>,
+    /// Where the counter is written as an option.
+    pub(super) packets: Option<u64>,
+}
+
+struct Reader<'a> {
+    family: Family,
+    module: &'a str,
+    matches: Vec<Match>,
+    target: Option<(&'a str, bool)>,
+    options: target::Options<'a>,
+    packets: Option<u64>,
+}
+
+/// Reads what comes after the chain's name.
+pub(super) fn parse(words: &[&str], family: Family) -> Result<Parsed, String> {
+    let mut reader = Reader {
+        family,
+        module: "",
+        matches: Vec::new(),
+        target: None,
+        options: target::Options::default(),
+        packets: None,
+    };
+    let mut rest = words;
+    while let Some((&first, after)) = rest.split_first() {
+        let (negated, name, after) = match (first, after.split_first()) {
+            ("!", Some((&name, after))) => (true, name, after),
+            ("!", None) => return Err("ends with `!`".to_owned()),
+            _ => (false, first, after),
+        };
+        if !name.starts_with('-') {
+            return Err(format!("has a word that belongs to nothing: `{name}`"));
+        }
+        let count = values(name, after);
+        let (values, after) = after.split_at(count);
+        reader.option(negated, name, values)?;
+        rest = after;
+    }
+    Ok(reader.finish())
+}
+
+/// How many of the words are values of the option before them.
+fn values(option: &str, words: &[&str]) -> usize {
+    // The one value that may look like an option.
+    if matches!(option, "--comment" | "--log-prefix" | "--nflog-prefix") {
+        return words.len().min(1);
+    }
+    let is_option = |word: &str| {
+        let letter = |byte: &u8| !byte.is_ascii_digit();
+        word == "!" || word.starts_with('-') && word.as_bytes().get(1).is_some_and(letter)
+    };
+    words
+        .iter()
+        .position(|word| is_option(word))
+        .unwrap_or(words.len())
+}
+
+impl<'a> Reader<'a> {
+    fn option(&mut self, negated: bool, name: &'a str, values: &[&'a str]) -> Result<(), String> {
+        let one = || match values {
+            [one] => Ok(*one),
+            _ => Err(format!("has {} values for `{name}`", values.len())),
+        };
+        let test = match name {
+            "-p" | "--protocol" | "--proto" => protocol(one()?),
+            "-s" | "--source" | "--src" => self.network(Field::Source, one()?),
+            "-d" | "--destination" | "--dst" => self.network(Field::Destination, one()?),
+            "-i" | "--in-interface" => interface(Field::InInterface, one()?),
+            "-o" | "--out-interface" => interface(Field::OutInterface, one()?),
+            // The first packet of a connection is whole.
+            "-f" | "--fragment" => Test::number(Field::Protocol, u32::MAX),
+            "-4" | "--ipv4" | "-6" | "--ipv6" => return Ok(()),
+            "-c" | "--set-counters" => {
+                self.packets = values.first().and_then(|value| value.parse().ok());
+                return Ok(());
+            }
+            "-m" | "--match" => return self.begin_module(one()?),
+            "-j" | "--jump" | "-g" | "--goto" => {
+                if self.target.is_some() {
+                    return Err("has two targets".to_owned());
+                }
+                self.target = Some((one()?, matches!(name, "-g" | "--goto")));
+                return Ok(());
+            }
+            _ => return self.module_option(negated, name, values),
+        };
+        self.matches.push(Match { negated, test });
+        Ok(())
+    }
+
+    fn network(&self, field: Field, text: &str) -> Test {
+        match numbers::network(text, self.family) {
+            Some(ends) => Test::Address {
+                field,
+                ranges: vec![ends],
+            },
+            None => Test::Unknown(format!("the addresses `{text}`")),
+        }
+    }
+
+    fn begin_module(&mut self, module: &'a str) -> Result<(), String> {
+        self.module = module;
+        if !options::is_known_module(module) {
+            let what = format!("`-m {module}` depends on more than the connection");
+            self.matches.push(Match::unknown(what));
+        }
+        Ok(())
+    }
+
+    fn module_option(
+        &mut self,
+        negated: bool,
+        name: &'a str,
+        values: &[&'a str],
+    ) -> Result<(), String> {
+        if self.target.is_some() {
+            self.options.add(name, values);
+            return Ok(());
+        }
+        if name == "--suppl-groups" {
+            self.any_group();
+            return Ok(());
+        }
+        match options::read(self.module, name, values) {
+            Some(Ok(test)) => self.matches.push(Match { negated, test }),
+            Some(Err(what)) => self.matches.push(Match::unknown(what)),
+            // Its module is an unknown condition already.
+            None if !self.module.is_empty() && !options::is_known_module(self.module) => {}
+            None => {
+                let what = format!("`{name}` is not understood");
+                self.matches.push(Match::unknown(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// The group condition before it holds for any of the socket's groups, and only one of them is known.
+    fn any_group(&mut self) {
+        self.matches
+            .retain(|condition| !condition.is_about(Field::Gid));
+        let what = "the socket's supplementary groups are not known";
+        self.matches.push(Match::unknown(what));
+    }
+
+    fn finish(self) -> Parsed {
+        let mut statements: Vec<Statement> =
+            self.matches.into_iter().map(Statement::When).collect();
+        let actions = match self.target {
+            None => vec![Action::Nothing],
+            Some((name, goto)) => target::read(name, goto, &self.options, self.family),
+        };
+        statements.extend(actions.into_iter().map(Statement::Do));
+        Parsed {
+            statements,
+            packets: self.packets,
+        }
+    }
+}
+
+fn protocol(text: &str) -> Test {
+    match numbers::protocol(text) {
+        Some(0) => Test::Always,
+        Some(number) => Test::number(Field::Protocol, number),
+        None => Test::Unknown(format!("the protocol `{text}`")),
+    }
+}
+
+fn interface(field: Field, text: &str) -> Test {
+    let (text, prefix) = match text.strip_suffix('+') {
+        Some(text) => (text, true),
+        None => (text, false),
+    };
+    let text = text.to_owned();
+    Test::Interface {
+        field,
+        names: vec![Name { text, prefix }],
+    }
+}
