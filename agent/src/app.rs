@@ -110,7 +110,7 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     let node = node::spawn(node::Options::default(), send.clone())
         .context("cannot start the thread that looks at the node")?;
     if let Some(dir) = &options.pods {
-        tokio::spawn(forward_pods(dir.clone(), send));
+        tokio::spawn(forward_pods(dir.clone(), profiles.variables(), send));
     }
     let mut agent = Agent {
         engine: Engine::new(config, profiles, clock.now()),
@@ -298,9 +298,13 @@ impl Agent {
 }
 
 /// Manifest changes, on their way to the engine.
-async fn forward_pods(dir: std::path::PathBuf, inputs: mpsc::Sender<Input>) {
+async fn forward_pods(
+    dir: std::path::PathBuf,
+    variables: std::collections::BTreeSet<String>,
+    inputs: mpsc::Sender<Input>,
+) {
     let (send, mut changes) = mpsc::channel(INPUTS);
-    let watching = cluster::watch_pods_dir(dir, send);
+    let watching = cluster::watch_pods_dir(dir, variables, send);
     let forwarding = async {
         while let Some(change) = changes.recv().await {
             if inputs.send(Input::Change(change)).await.is_err() {

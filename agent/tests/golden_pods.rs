@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs, net::IpAddr, path::Path};
 use serde::Deserialize;
 use sidestep::{
     cluster::Manifests,
-    mesh::{Exemption, Expectation, Intent, IntentSource, Profiles},
+    mesh::{DnsCapture, Exemption, Expectation, Intent, IntentSource, Profiles},
     model::{Listener, Pod},
 };
 
@@ -29,6 +29,30 @@ struct Expected {
     proxy_gid: Option<u32>,
     #[serde(default)]
     inbound_keeps_destination: bool,
+    #[serde(default)]
+    node_proxy: bool,
+    /// `PORT PROTOCOLS RESOLVERS: source` of captured name resolution.
+    dns: Option<String>,
+    /// Family → `rules` or `none`, and what says so.
+    #[serde(default)]
+    families: BTreeMap<String, String>,
+    /// `CONTAINER FIELD ID` of containers with an id of the proxy's.
+    #[serde(default)]
+    shared_ids: Vec<String>,
+    /// What captures no inbound port at all.
+    empty_inbound_list: Option<String>,
+    /// `PROFILE: sign` of meshes asked for in vain.
+    #[serde(default)]
+    asked: Vec<String>,
+    /// Marks of several meshes at once.
+    #[serde(default)]
+    marks: Vec<String>,
+    /// Signs of meshes on a pod of the node's network.
+    #[serde(default)]
+    on_host: Vec<String>,
+    /// `UID -> destination` → what must happen.
+    #[serde(default)]
+    outbound_by: BTreeMap<String, String>,
     /// Destination → what must happen.
     #[serde(default)]
     outbound: BTreeMap<String, String>,
@@ -65,6 +89,12 @@ fn check_intent(name: &str, expected: &Expected, pod: &Pod, intent: &Intent) {
         let found = shown(intent.outbound(to.parse().unwrap(), &pod.ips));
         assert_eq!(&found, what, "{name}: outbound to {to}");
     }
+    for (way, what) in &expected.outbound_by {
+        let (uid, to) = way.split_once(" -> ").unwrap();
+        let to = to.parse().unwrap();
+        let found = shown(intent.outbound_by(uid.parse().unwrap(), to, &pod.ips));
+        assert_eq!(&found, what, "{name}: outbound by {way}");
+    }
     for (way, what) in &expected.inbound {
         let (from, port) = way.split_once(" -> ").unwrap();
         let from: IpAddr = from.parse().unwrap();
@@ -89,13 +119,66 @@ fn check_intent(name: &str, expected: &Expected, pod: &Pod, intent: &Intent) {
     }
 }
 
+fn check_details(name: &str, expected: &Expected, intent: &Intent) {
+    assert_eq!(intent.node_proxy, expected.node_proxy, "{name}");
+    let dns = intent.dns.as_ref().map(|dns| {
+        let DnsCapture {
+            port,
+            protocols,
+            resolvers,
+            source,
+        } = dns;
+        format!("{port} {protocols:?} {resolvers:?}: {source}")
+    });
+    assert_eq!(dns, expected.dns, "{name}: dns");
+    let families = intent.families.iter().map(|rules| {
+        let installed = if rules.installed { "rules" } else { "none" };
+        let family = format!("{:?}", rules.family).to_lowercase();
+        (family, format!("{installed}: {}", rules.source))
+    });
+    assert_eq!(
+        families.collect::<BTreeMap<_, _>>(),
+        expected.families,
+        "{name}: families"
+    );
+    let shared = intent
+        .shared_ids
+        .iter()
+        .map(|s| format!("{} {} {}", s.container, s.field, s.id));
+    assert_eq!(
+        shared.collect::<Vec<_>>(),
+        expected.shared_ids,
+        "{name}: shared ids"
+    );
+    let empty = intent.empty_inbound_list().map(str::to_owned);
+    assert_eq!(empty, expected.empty_inbound_list, "{name}: inbound list");
+}
+
+fn check_standing(name: &str, expected: &Expected, profiles: &Profiles, pod: &Pod) {
+    let standing = profiles.standing(pod);
+    let asked = standing
+        .asked
+        .iter()
+        .map(|a| format!("{}: {}", a.profile, a.sign));
+    assert_eq!(asked.collect::<Vec<_>>(), expected.asked, "{name}: asked");
+    assert_eq!(standing.marks, expected.marks, "{name}: marks");
+    assert_eq!(standing.on_host, expected.on_host, "{name}: on host");
+}
+
 fn check(path: &Path, profiles: &Profiles) {
     let name = path.file_stem().unwrap().to_str().unwrap();
     let parsed = Manifests::parse(name, &fs::read_to_string(path).unwrap());
     assert_eq!(parsed.problems, vec![], "{name}");
-    let [pod] = &parsed.pods[..] else {
+    let namespaces = parsed.namespaces.clone();
+    let [pod] = &parsed.keep_variables(&profiles.variables()).pods[..] else {
         panic!("{name}: one pod in each file");
     };
+    let mut pod = pod.clone();
+    pod.namespace_labels = namespaces
+        .get(&pod.key.namespace)
+        .cloned()
+        .unwrap_or_default();
+    let pod = &pod;
     let expected = fs::read_to_string(path.with_extension("toml")).unwrap();
     let expected: Expected = toml::from_str(&expected).unwrap_or_else(|e| panic!("{name}: {e}"));
     let listeners = expected.listeners.iter().map(|(addr, uid)| {
@@ -117,7 +200,9 @@ fn check(path: &Path, profiles: &Profiles) {
         };
         assert_eq!(intent.source, source, "{name}");
         check_intent(name, &expected, pod, &intent);
+        check_details(name, &expected, &intent);
     }
+    check_standing(name, &expected, profiles, pod);
 }
 
 #[test]
@@ -135,5 +220,5 @@ fn every_golden_pod_has_the_intent_expected() {
             count += 1;
         }
     }
-    assert!(count >= 15, "only {count} golden pods found");
+    assert!(count >= 50, "only {count} golden pods found");
 }

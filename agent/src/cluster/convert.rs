@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{
-    Container as KubeContainer, ContainerPort, ContainerStatus, EphemeralContainer, Pod as KubePod,
-    PodSecurityContext, PodSpec, PodStatus, SecurityContext,
+    Container as KubeContainer, ContainerPort, ContainerStatus, EnvVar, EphemeralContainer,
+    Pod as KubePod, PodSecurityContext, PodSpec, PodStatus, SecurityContext,
 };
 
 use super::workload;
@@ -112,6 +112,7 @@ fn plain(container: EphemeralContainer) -> KubeContainer {
         command: container.command,
         args: container.args,
         ports: container.ports,
+        env: container.env,
         security_context: container.security_context,
         ..KubeContainer::default()
     }
@@ -136,6 +137,7 @@ fn one(
         run_as_user: id(own.and_then(user), whole.and_then(|s| s.run_as_user)),
         run_as_group: id(own.and_then(group), whole.and_then(|s| s.run_as_group)),
         ports: ports(container.ports.unwrap_or_default()),
+        env: literals(container.env.unwrap_or_default()),
         name: container.name,
     }
 }
@@ -146,6 +148,12 @@ fn runtime_id(name: &str, statuses: Option<&Vec<ContainerStatus>>) -> Option<Str
     let id = status.container_id.as_deref()?;
     let id = id.split_once("://").map_or(id, |(_, id)| id);
     (!id.is_empty()).then(|| id.to_owned())
+}
+
+/// Values written out in the manifest; whoever passes the pod on drops what no profile asks for.
+fn literals(env: Vec<EnvVar>) -> BTreeMap<String, String> {
+    let literal = env.into_iter().filter_map(|v| Some((v.name, v.value?)));
+    literal.collect()
 }
 
 fn ports(ports: Vec<ContainerPort>) -> Vec<u16> {

@@ -4,7 +4,7 @@
 //! lists. Each document and each item of a list stands alone, so that a malformed one
 //! never hides the others; what is wrong is told with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod as KubePod},
@@ -87,6 +87,16 @@ impl Manifests {
             }
         }
         manifests
+    }
+
+    /// Drops all environment variables but these, which meshes' profiles ask for. The rest may be
+    /// anybody's secrets: it is not kept, recorded or shown.
+    #[must_use]
+    pub fn keep_variables(mut self, names: &BTreeSet<String>) -> Self {
+        for container in self.pods.iter_mut().flat_map(|pod| &mut pod.containers) {
+            container.env.retain(|name, _| names.contains(name));
+        }
+        self
     }
 
     fn object(&mut self, document: &Document<'_>, path: &str, value: Value) {

@@ -28,6 +28,7 @@ const MAX_TOLD: usize = 5;
 #[derive(Debug)]
 pub struct PodsDir {
     dir: PathBuf,
+    variables: BTreeSet<String>,
     files: BTreeMap<PathBuf, File>,
     pods: BTreeMap<PodKey, Pod>,
     trouble: Option<String>,
@@ -50,11 +51,12 @@ struct Stamp {
 }
 
 impl PodsDir {
-    /// Nothing is read yet.
+    /// Nothing is read yet. Of containers' environments only `variables` are kept.
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
+    pub fn new(dir: PathBuf, variables: BTreeSet<String>) -> Self {
         Self {
             dir,
+            variables,
             files: BTreeMap::new(),
             pods: BTreeMap::new(),
             trouble: None,
@@ -74,7 +76,7 @@ impl PodsDir {
                 self.files.retain(|path, _| present.contains(path));
                 for path in present {
                     let file = self.files.entry(path.clone()).or_default();
-                    file.look(&path);
+                    file.look(&path, &self.variables);
                 }
                 None
             }
@@ -129,13 +131,14 @@ impl PodsDir {
 
 impl File {
     /// Reads the file again if it changed.
-    fn look(&mut self, path: &Path) {
+    fn look(&mut self, path: &Path, variables: &BTreeSet<String>) {
         match fs::metadata(path).and_then(|meta| Stamp::of(&meta)) {
             Ok(stamp) if self.stamp == Some(stamp) => {}
             Ok(stamp) => match fs::read_to_string(path) {
                 Ok(text) => {
                     self.stamp = Some(stamp);
-                    self.take(Manifests::parse(&path.display().to_string(), &text));
+                    let manifests = Manifests::parse(&path.display().to_string(), &text);
+                    self.take(manifests.keep_variables(variables));
                 }
                 Err(error) => self.fail(path, &error),
             },
@@ -251,7 +254,7 @@ mod tests {
     #[test]
     fn tells_what_changed_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
-        let mut dir = PodsDir::new(temp.path().to_owned());
+        let mut dir = PodsDir::new(temp.path().to_owned(), [].into());
         assert_eq!(shown(&dir.scan()), Vec::<String>::new());
         fs::write(temp.path().join("a.yaml"), pod("a") + &pod("b")).unwrap();
         fs::write(
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn a_malformed_document_keeps_its_pod_and_hides_nobody() {
         let temp = tempfile::tempdir().unwrap();
-        let mut dir = PodsDir::new(temp.path().to_owned());
+        let mut dir = PodsDir::new(temp.path().to_owned(), [].into());
         fs::write(temp.path().join("a.yaml"), pod("a") + &pod("b")).unwrap();
         assert_eq!(shown(&dir.scan()), ["+n/a {}", "+n/b {}"]);
         fs::write(
@@ -299,7 +302,7 @@ mod tests {
     fn a_directory_that_vanishes_keeps_its_pods_until_it_is_back() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("pods");
-        let mut dir = PodsDir::new(path.clone());
+        let mut dir = PodsDir::new(path.clone(), [].into());
         let told = shown(&dir.scan());
         assert!(
             told.len() == 1 && told[0].starts_with("trouble: directory "),
@@ -321,7 +324,7 @@ mod tests {
     #[test]
     fn a_pod_described_twice_counts_once_and_is_told() {
         let temp = tempfile::tempdir().unwrap();
-        let mut dir = PodsDir::new(temp.path().to_owned());
+        let mut dir = PodsDir::new(temp.path().to_owned(), [].into());
         fs::write(temp.path().join("a.yaml"), pod("a")).unwrap();
         fs::write(temp.path().join("b.yaml"), pod("a")).unwrap();
         let told = shown(&dir.scan());

@@ -4,6 +4,7 @@
 //! on file systems without notices, and for a directory that does not exist yet.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -28,10 +29,14 @@ const RESCAN: Duration = Duration::from_secs(5);
 
 /// Sends what changes in the directory until nobody listens any more. Waits while the
 /// channel is full: nothing is lost, later changes are told as one.
-pub async fn watch_pods_dir(dir: PathBuf, changes: mpsc::Sender<Change>) {
+pub async fn watch_pods_dir(
+    dir: PathBuf,
+    variables: BTreeSet<String>,
+    changes: mpsc::Sender<Change>,
+) {
     let notice = Arc::new(Notify::new());
     let mut watcher = None;
-    let mut pods = PodsDir::new(dir.clone());
+    let mut pods = PodsDir::new(dir.clone(), variables);
     loop {
         // A watch dies with its directory; a new one is cheap.
         if watcher.is_none() || !dir.is_dir() {
@@ -96,7 +101,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("a.yaml");
         let (sender, mut changes) = mpsc::channel(8);
-        let watching = tokio::spawn(watch_pods_dir(temp.path().to_owned(), sender));
+        let watching = tokio::spawn(watch_pods_dir(temp.path().to_owned(), [].into(), sender));
         fs::write(&file, "kind: Pod\nmetadata: {name: a}\n").unwrap();
         assert!(matches!(changes.recv().await, Some(Change::Pod(pod)) if pod.key.name == "a"));
         fs::remove_file(&file).unwrap();

@@ -43,12 +43,12 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
     let party = party(key, pod, intent, container);
     let (expectation, path) = match key.direction {
         Direction::Outbound => (
-            intent.outbound(key.remote, own),
+            intent.outbound_by(key.owner.uid, key.remote, own),
             path_out(key, intent, local),
         ),
         Direction::Inbound => (
             intent.inbound(key.remote.ip(), key.local_port, own),
-            path_in(key, intent, local),
+            path_in(key, intent, local, party),
         ),
     };
     let (expected, source) = expected(expectation);
@@ -76,6 +76,10 @@ fn expected(expectation: Expectation) -> (Expected, String) {
 
 fn party(key: &EdgeKey, pod: &PodEntry, intent: &Intent, container: Option<u16>) -> Party {
     let Some(container) = pod.container(container) else {
+        // The node's proxy is in no container of the pod; whoever else is not, is taken for it.
+        if intent.node_proxy {
+            return Party::Proxy;
+        }
         return party_by_doubt(key, intent);
     };
     if intent.proxy_containers.contains(&container.name) {
@@ -151,9 +155,12 @@ fn path_out(key: &EdgeKey, intent: &Intent, local: bool) -> Path {
     }
 }
 
-fn path_in(key: &EdgeKey, intent: &Intent, local: bool) -> Path {
+fn path_in(key: &EdgeKey, intent: &Intent, local: bool, party: Party) -> Path {
     if local || intent.inbound_bind.contains(&key.remote.ip()) {
         Path::Own
+    } else if intent.inbound_keeps_source && party != Party::Proxy {
+        // The proxy's connections to the app look like the peer's own: which it was is not seen.
+        Path::Lost
     } else {
         Path::Direct
     }

@@ -116,7 +116,10 @@ impl Engine {
             || local.is_loopback()
             || local.is_unspecified()
             || own.contains(&local)
-            || intent.is_some_and(|intent| intent.inbound_bind.contains(&local))
+            || intent.is_some_and(|intent| {
+                // A proxy that keeps the peer's address dials the app from there.
+                intent.inbound_bind.contains(&local) || intent.inbound_keeps_source
+            })
     }
 
     fn learn(&mut self, pod: PodId, container: Option<u16>, delta: &EdgeDelta) {

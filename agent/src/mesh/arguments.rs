@@ -4,7 +4,7 @@
 //! `--long 1`, `--long=1`. Whatever the profile does not know is passed over: an init
 //! container may take arguments that have nothing to do with capture.
 
-use super::profile::{Argument, Repeated, Setting};
+use super::setting::{Argument, Repeated, Setting};
 
 /// One setting found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(super) fn find(known: &[Argument], args: &[String]) -> Vec<Found> {
         };
         let value = match inline {
             Some(value) => value.to_owned(),
-            None if argument.means == Setting::Ipv6 => "true".to_owned(),
+            None if argument.means.is_switch() => "true".to_owned(),
             None => rest.next().cloned().unwrap_or_default(),
         };
         add(&mut found, argument, flag, value);

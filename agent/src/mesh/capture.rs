@@ -7,12 +7,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    intent::{Exemption, Expectation},
+    intent::{DnsCapture, Exemption, Expectation},
     nets::NetSet,
     ports::PortSet,
-    profile::Mode,
+    profile::{LocalScope, Mode, Protocol, Resolvers},
     read::Sourced,
+    users::UserRule,
 };
+
+/// Where names are asked for.
+const DNS: u16 = 53;
 
 /// What is captured and what is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +29,16 @@ pub(super) struct Rules {
     pub exclude_outbound_ports: Sourced<PortSet>,
     pub include_outbound_ranges: Sourced<NetSet>,
     pub exclude_outbound_ranges: Sourced<NetSet>,
+    /// Whether the direction is captured at all.
+    pub capture_inbound: Sourced<bool>,
+    /// Whether the direction is captured at all.
+    pub capture_outbound: Sourced<bool>,
+    /// Users left alone, by list and by rule.
+    pub users: Vec<Sourced<Vec<UserRule>>>,
+    /// Left alone whatever the settings say.
+    pub exempt_inbound_ranges: NetSet,
+    /// Left alone whatever the settings say.
+    pub exempt_outbound_ranges: NetSet,
     /// Left alone whatever the settings say.
     pub exempt_inbound_ports: PortSet,
     /// Left alone whatever the settings say.
@@ -35,23 +49,35 @@ pub(super) struct Rules {
     pub own_ports: Vec<u16>,
     /// Addresses the proxy binds when it dials its own app.
     pub inbound_bind: Vec<IpAddr>,
+    /// What counts as a connection of the pod to itself.
+    pub local: LocalScope,
+    /// How name resolution is captured, if it is.
+    pub dns: Option<DnsCapture>,
 }
 
 impl Rules {
     /// Why a connection to `to` may go direct, `None` if it must be captured.
     pub(super) fn outbound(&self, to: SocketAddr, own: &[IpAddr]) -> Option<Exemption> {
         let (ip, port) = (to.ip().to_canonical(), to.port());
-        if self.mode.value == Mode::Off {
-            return off(&self.mode.source);
+        if let Some(off) = self.off_outbound() {
+            return Some(off);
         }
-        if self.exempt_outbound_ports.contains(port) {
+        if self.exempt_outbound_ports.contains(port) || self.exempt_outbound_ranges.contains(ip) {
             return Some(Exemption::MeshPort);
         }
         if self.exclude_outbound_ports.value.contains(port) {
             return self.port_listed(port, &self.exclude_outbound_ports.source);
         }
-        if is_local(ip, own) {
+        if self.is_local(ip, own) {
             return Some(Exemption::Local);
+        }
+        match &self.dns {
+            Some(dns) if port == DNS && dns.captures_all_tcp() => return None,
+            // Where only datagrams are captured, queries over TCP are returned before all else.
+            Some(dns) if port == DNS && !dns.protocols.contains(&Protocol::Tcp) => {
+                return Some(Exemption::MeshPort);
+            }
+            _ => {}
         }
         if self.exclude_outbound_ranges.value.contains(ip) {
             return listed(&self.exclude_outbound_ranges.source);
@@ -65,16 +91,42 @@ impl Rules {
         }
     }
 
+    /// Why this user's connections to `port` are left alone, `None` if they are not.
+    pub(super) fn user(&self, uid: u32, port: u16) -> Option<Exemption> {
+        let covers = |rules: &&Sourced<Vec<UserRule>>| {
+            let mut rules = rules.value.iter();
+            rules.any(|rule| rule.covers(uid, port))
+        };
+        let rules = self.users.iter().find(covers)?;
+        listed(&rules.source)
+    }
+
+    fn off_outbound(&self) -> Option<Exemption> {
+        match (self.mode.value, self.capture_outbound.value) {
+            (Mode::Off, _) => off(&self.mode.source),
+            (_, false) => off(&self.capture_outbound.source),
+            (_, true) => None,
+        }
+    }
+
+    fn off_inbound(&self) -> Option<Exemption> {
+        match (self.mode.value, self.capture_inbound.value) {
+            (Mode::Off, _) => off(&self.mode.source),
+            (_, false) => off(&self.capture_inbound.source),
+            (_, true) => None,
+        }
+    }
+
     /// Why a connection from `from` to port `port` may come in direct, `None` if it must be captured.
     pub(super) fn inbound(&self, from: IpAddr, port: u16, own: &[IpAddr]) -> Option<Exemption> {
         let from = from.to_canonical();
-        if self.mode.value == Mode::Off {
-            return off(&self.mode.source);
+        if let Some(off) = self.off_inbound() {
+            return Some(off);
         }
-        if is_local(from, own) || self.inbound_bind.contains(&from) {
+        if is_own(from, own) || self.inbound_bind.contains(&from) {
             return Some(Exemption::Local);
         }
-        if self.exempt_inbound_ports.contains(port) {
+        if self.exempt_inbound_ports.contains(port) || self.exempt_inbound_ranges.contains(from) {
             return Some(Exemption::MeshPort);
         }
         if self.inbound_exclusions_count() && self.exclude_inbound_ports.value.contains(port) {
@@ -90,6 +142,35 @@ impl Rules {
             }
             // Not captured because nobody listed it, and nobody would: it is the proxy's.
             false => self.port_listed(port, &self.include_inbound_ports.source),
+        }
+    }
+
+    /// Which port captures a connection to `to`, if it must be captured.
+    pub(super) fn outbound_port(&self, to: SocketAddr, usual: u16) -> u16 {
+        match &self.dns {
+            Some(dns) if to.port() == DNS && dns.captures_all_tcp() => dns.port,
+            _ => usual,
+        }
+    }
+
+    /// What leaves inbound connections uncaptured by an empty list, where no switch turned the
+    /// direction off.
+    pub(super) fn inbound_list_is_empty(&self) -> Option<&str> {
+        let on = self.off_inbound().is_none();
+        let list = &self.include_inbound_ports;
+        (on && list.value.is_empty()).then_some(list.source.as_str())
+    }
+
+    fn is_local(&self, ip: IpAddr, own: &[IpAddr]) -> bool {
+        match self.local {
+            LocalScope::Interface => is_own(ip, own),
+            LocalScope::Localhost => {
+                let localhost = [
+                    IpAddr::from([127, 0, 0, 1]),
+                    std::net::Ipv6Addr::LOCALHOST.into(),
+                ];
+                ip.is_unspecified() || localhost.contains(&ip)
+            }
         }
     }
 
@@ -113,6 +194,12 @@ impl Rules {
     }
 }
 
+impl DnsCapture {
+    fn captures_all_tcp(&self) -> bool {
+        self.resolvers == Resolvers::All && self.protocols.contains(&Protocol::Tcp)
+    }
+}
+
 /// What an exemption, or none, means for a direction captured at `port`.
 pub(super) fn expectation(exempt: Option<Exemption>, port: u16) -> Expectation {
     match exempt {
@@ -123,7 +210,7 @@ pub(super) fn expectation(exempt: Option<Exemption>, port: u16) -> Expectation {
 
 /// Loopback in the kernel's sense: the address of an interface of this namespace, or the
 /// unspecified address (connect(2) takes it for loopback).
-fn is_local(ip: IpAddr, own: &[IpAddr]) -> bool {
+fn is_own(ip: IpAddr, own: &[IpAddr]) -> bool {
     ip.is_loopback() || ip.is_unspecified() || own.iter().any(|o| o.to_canonical() == ip)
 }
 

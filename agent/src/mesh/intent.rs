@@ -1,8 +1,15 @@
-//! What the pod's spec says must be captured.
+//! What the pod's spec says must be captured, and what may go direct, and because of what.
+//!
+//! Every exemption carries the text of the pod that grants it: a finding must be able to name
+//! what a person would change. What the spec does not tell is left open, never guessed.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::capture::{self, Rules};
+use super::{
+    capture::{self, Rules},
+    profile::{Protocol, Resolvers},
+};
+use crate::model::Family;
 
 /// Where an intent was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +50,43 @@ pub enum Exemption {
         /// The annotation, argument or default that says so, for people (`annotation x: "9000"`).
         source: String,
     },
-    /// A port the mesh itself leaves alone (health, metrics, tunnel).
+    /// A port the mesh itself leaves alone (health, metrics, tunnel), or a peer of its own (probes).
     MeshPort,
+}
+
+/// How name resolution is captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsCapture {
+    /// Port that port 53 is redirected to.
+    pub port: u16,
+    /// Over which protocols.
+    pub protocols: Vec<Protocol>,
+    /// For which resolvers.
+    pub resolvers: Resolvers,
+    /// The annotation, argument or default that turns it on, for people.
+    pub source: String,
+}
+
+/// Whether rules are expected for a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyRules {
+    /// The family.
+    pub family: Family,
+    /// Whether the mesh installs rules for it.
+    pub installed: bool,
+    /// What says so, for people.
+    pub source: String,
+}
+
+/// A container that the spec gives an id of the proxy's, so that the rules let it pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedId {
+    /// The container.
+    pub container: String,
+    /// `runAsUser` or `runAsGroup`.
+    pub field: &'static str,
+    /// The id.
+    pub id: u32,
 }
 
 /// What the pod's spec says must be captured.
@@ -75,6 +117,16 @@ pub struct Intent {
     pub inbound_keeps_destination: bool,
     /// Settings that decide whether IPv6 is captured, for remedies.
     pub ipv6_setting: String,
+    /// The proxy is the node's: its sockets in this pod's namespace belong to no container of it.
+    pub node_proxy: bool,
+    /// The proxy dials the app from the address of the peer.
+    pub inbound_keeps_source: bool,
+    /// How name resolution is captured, if it is.
+    pub dns: Option<DnsCapture>,
+    /// Families of which is known whether there are rules for them.
+    pub families: Vec<FamilyRules>,
+    /// Containers that the rules let pass because the spec gives them the proxy's ids.
+    pub shared_ids: Vec<SharedId>,
     /// What the intent says, one line each, for people.
     pub describe: Vec<String>,
     /// What could not be understood (an unknown annotation value), each with what, where, what to do.
@@ -89,12 +141,36 @@ impl Intent {
     /// is, the caller knows.
     #[must_use]
     pub fn outbound(&self, to: SocketAddr, own: &[IpAddr]) -> Expectation {
-        capture::expectation(self.rules.outbound(to, own), self.outbound_port)
+        let port = self.rules.outbound_port(to, self.outbound_port);
+        capture::expectation(self.rules.outbound(to, own), port)
+    }
+
+    /// The same, for a process of this user: some settings leave users alone.
+    #[must_use]
+    pub fn outbound_by(&self, uid: u32, to: SocketAddr, own: &[IpAddr]) -> Expectation {
+        match self.outbound(to, own) {
+            Expectation::Captured { port } => {
+                capture::expectation(self.rules.user(uid, to.port()), port)
+            }
+            exempt @ Expectation::Exempt { .. } => exempt,
+        }
     }
 
     /// What must happen to a connection that `from` opens to the pod's port `port`.
     #[must_use]
     pub fn inbound(&self, from: IpAddr, port: u16, own: &[IpAddr]) -> Expectation {
         capture::expectation(self.rules.inbound(from, port, own), self.inbound_port)
+    }
+
+    /// Whether rules are expected for this family, `None` if nothing says.
+    #[must_use]
+    pub fn covers(&self, family: Family) -> Option<&FamilyRules> {
+        self.families.iter().find(|rules| rules.family == family)
+    }
+
+    /// The list that captures no inbound port at all, if it is a list that does.
+    #[must_use]
+    pub fn empty_inbound_list(&self) -> Option<&str> {
+        self.rules.inbound_list_is_empty()
     }
 }

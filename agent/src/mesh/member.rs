@@ -7,10 +7,13 @@
 
 use super::{
     capture::Rules,
-    intent::{Intent, IntentSource},
+    describe, families,
+    intent::{DnsCapture, Intent, IntentSource, SharedId},
     ports::{self, PortSet},
-    profile::{Mode, Profile, Setting, Sign},
-    read::{Reader, Sourced, parse_bool, parse_id, parse_names},
+    profile::{Mode, Place, Profile},
+    read::{Reader, Sourced, parse_bool, parse_id},
+    setting::Setting,
+    users,
 };
 use crate::model::{Container, ContainerKind, Listener, Pod};
 
@@ -21,24 +24,14 @@ pub(super) fn has_manifest(pod: &Pod) -> bool {
 
 /// The intent, if the manifest says that the pod is a member.
 pub(super) fn by_manifest(profile: &Profile, pod: &Pod) -> Option<Intent> {
-    let proxy = named(pod, &profile.members.proxy_containers)?;
-    if profile
-        .skip
-        .iter()
-        .any(|sign| shows(sign, pod, Some(proxy)))
-    {
+    let proxy = named(pod, &profile.members.proxy_containers);
+    if !has_marks(profile, pod) || is_skipped(profile, pod) {
         return None;
     }
     // An init container that never ends is a sidecar: it installs nothing.
     let init =
         named(pod, &profile.members.init_containers).filter(|c| c.kind == ContainerKind::Init);
-    Some(intent(
-        profile,
-        pod,
-        Some(proxy),
-        init,
-        IntentSource::Manifest,
-    ))
+    Some(intent(profile, pod, proxy, init, IntentSource::Manifest))
 }
 
 /// The intent, if the proxy's own capture ports are open in the pod's namespace.
@@ -56,20 +49,21 @@ pub(super) fn by_listeners(
     (shown && !pod.host_network).then(|| intent(profile, pod, None, None, IntentSource::Listeners))
 }
 
-fn named<'a>(pod: &'a Pod, names: &[String]) -> Option<&'a Container> {
-    pod.containers.iter().find(|c| names.contains(&c.name))
+/// Whether the pod has the mesh's proxy, or a sign that stands for it.
+pub(super) fn has_marks(profile: &Profile, pod: &Pod) -> bool {
+    let members = &profile.members;
+    named(pod, &members.proxy_containers).is_some()
+        || members.signs.iter().any(|sign| sign.shows(pod, None))
 }
 
-fn shows(sign: &Sign, pod: &Pod, proxy: Option<&Container>) -> bool {
-    let one_of = |value: Option<&String>, values: &[String]| {
-        value.is_some_and(|value| values.is_empty() || values.contains(value))
-    };
-    match sign {
-        Sign::HostNetwork => pod.host_network,
-        Sign::Label { key, values } => one_of(pod.labels.get(key), values),
-        Sign::Annotation { key, values } => one_of(pod.annotations.get(key), values),
-        Sign::ProxyArgument { value } => proxy.is_some_and(|proxy| proxy.args.contains(value)),
-    }
+/// Whether the pod is no member whatever else it shows.
+pub(super) fn is_skipped(profile: &Profile, pod: &Pod) -> bool {
+    let proxy = named(pod, &profile.members.proxy_containers);
+    profile.skip.iter().any(|sign| sign.shows(pod, proxy))
+}
+
+pub(super) fn named<'a>(pod: &'a Pod, names: &[String]) -> Option<&'a Container> {
+    pod.containers.iter().find(|c| names.contains(&c.name))
 }
 
 fn intent(
@@ -79,7 +73,7 @@ fn intent(
     init: Option<&Container>,
     source: IntentSource,
 ) -> Intent {
-    let mut reader = Reader::new(profile, pod, init);
+    let mut reader = Reader::new(profile, pod, proxy, init);
     let capture = &profile.capture;
     let port = |reader: &mut Reader, setting, default| {
         reader
@@ -90,10 +84,12 @@ fn intent(
     let inbound_port = port(&mut reader, Setting::InboundPort, capture.inbound_port);
     let (uid, gid) = ids(profile, proxy, &mut reader);
     let (inbound, outbound) = exempt(profile, pod, proxy, init);
-    let mut rules = rules(profile, &mut reader);
-    (rules.exempt_inbound_ports, rules.exempt_outbound_ports) = (inbound, outbound);
-    let mut describe = describe(&rules, outbound_port, inbound_port, init);
-    describe.extend(describe_rest(&mut reader, source));
+    let mut rules = rules(profile, &mut reader, init);
+    (rules.exempt_inbound_ports, rules.exempt_outbound_ports) =
+        (inbound.union(&own_inbound(&mut reader)), outbound);
+    let families = families::of(profile, pod, &mut reader);
+    let mut describe = describe::rules(&rules, outbound_port, inbound_port, init);
+    describe.extend(describe::rest(&mut reader, &families, source));
     let members = &profile.members;
     Intent {
         profile: profile.name.clone(),
@@ -107,11 +103,58 @@ fn intent(
         mesh_init_containers: [&members.init_containers[..], &members.helper_containers].concat(),
         inbound_bind: capture.inbound_bind.clone(),
         inbound_keeps_destination: rules.mode.value == Mode::TransparentInbound,
+        node_proxy: capture.proxy == Place::Node,
+        inbound_keeps_source: capture.inbound_keeps_source,
+        dns: rules.dns.clone(),
+        families,
+        shared_ids: shared_ids(profile, pod, (uid, gid)),
         ipv6_setting: capture.ipv6_setting.clone(),
         describe,
         problems: reader.into_problems(),
         rules,
     }
+}
+
+/// Containers that run beside the proxy with one of its ids. Init containers do so on purpose.
+fn shared_ids(profile: &Profile, pod: &Pod, ids: (Option<u32>, Option<u32>)) -> Vec<SharedId> {
+    let members = &profile.members;
+    let is_mesh = |c: &&Container| {
+        let own = [
+            &members.proxy_containers,
+            &members.init_containers,
+            &members.helper_containers,
+        ];
+        own.iter().any(|names| names.contains(&c.name))
+    };
+    let beside = pod
+        .containers
+        .iter()
+        .filter(|c| c.kind != ContainerKind::Init && !is_mesh(c));
+    let mut shared = Vec::new();
+    for c in beside {
+        let fields = [
+            ("runAsUser", c.run_as_user, ids.0),
+            ("runAsGroup", c.run_as_group, ids.1),
+        ];
+        let same = fields
+            .into_iter()
+            .find(|(_, own, rule)| own.is_some() && own == rule);
+        if let Some((field, Some(id), _)) = same {
+            let container = c.name.clone();
+            shared.push(SharedId {
+                container,
+                field,
+                id,
+            });
+        }
+    }
+    shared
+}
+
+/// Ports of the proxy itself that the rules leave alone because a setting names them.
+fn own_inbound(reader: &mut Reader) -> PortSet {
+    let ports = reader.all(Setting::InboundOwnPort, ports::parse_port);
+    PortSet::Only(ports.into_iter().map(|port| port..=port).collect())
 }
 
 /// Ids the rules leave alone: an argument or annotation, the proxy container's own where the
@@ -128,7 +171,11 @@ fn ids(
     let gid = reader.get(Setting::ProxyGid, parse_id).map(|s| s.value);
     (
         uid.unwrap_or_else(|| nonzero(followed.and_then(|c| c.run_as_user)).or(capture.proxy_uid)),
-        gid.unwrap_or_else(|| nonzero(followed.and_then(|c| c.run_as_group)).or(capture.proxy_gid)),
+        gid.unwrap_or_else(|| {
+            // Where the rules know no group, the container's is nobody's business.
+            let known = capture.proxy_gid?;
+            nonzero(followed.and_then(|c| c.run_as_group)).or(Some(known))
+        }),
     )
 }
 
@@ -149,7 +196,7 @@ fn exempt(
     for pods in exempt
         .pods_without_init
         .iter()
-        .filter(|pods| shows(&pods.sign, pod, proxy))
+        .filter(|pods| pods.sign.shows(pod, proxy))
     {
         inbound = inbound.union(&pods.inbound_ports);
         outbound = outbound.union(&pods.outbound_ports);
@@ -157,14 +204,23 @@ fn exempt(
     (inbound, outbound)
 }
 
-fn rules(profile: &Profile, reader: &mut Reader) -> Rules {
+fn rules(profile: &Profile, reader: &mut Reader, init: Option<&Container>) -> Rules {
     let mut own_ports = profile.capture.own_ports.clone();
-    for port in reader.all(Setting::OwnPort, ports::parse_port) {
+    let named = reader.all(Setting::OwnPort, ports::parse_port);
+    let inbound = reader.all(Setting::InboundOwnPort, ports::parse_port);
+    for port in named.into_iter().chain(inbound) {
         if !own_ports.contains(&port) {
             own_ports.push(port);
         }
     }
     let mode = reader.get(Setting::Mode, |text| profile.mode(text));
+    let capture_inbound = inbound_switch(reader);
+    let capture_outbound = reader.get(Setting::CaptureOutbound, parse_bool);
+    let users = [
+        reader.get(Setting::ExcludeUids, users::parse_ids),
+        reader.get(Setting::ExcludePortsForUids, users::parse_rules),
+    ];
+    let dns = dns(profile, reader, init);
     let mut ports = |setting| reader.get(setting, str::parse).unwrap_or_default();
     let include_inbound_ports = ports(Setting::IncludeInboundPorts);
     let exclude_inbound_ports = ports(Setting::ExcludeInboundPorts);
@@ -183,118 +239,51 @@ fn rules(profile: &Profile, reader: &mut Reader) -> Rules {
         exclude_outbound_ports,
         include_outbound_ranges: ranges(Setting::IncludeOutboundRanges),
         exclude_outbound_ranges: ranges(Setting::ExcludeOutboundRanges),
+        capture_inbound: capture_inbound.unwrap_or_else(on),
+        capture_outbound: capture_outbound.unwrap_or_else(on),
+        users: users.into_iter().flatten().collect(),
+        exempt_inbound_ranges: profile.exempt.inbound_ranges.clone(),
+        exempt_outbound_ranges: profile.exempt.outbound_ranges.clone(),
         exempt_inbound_ports: PortSet::default(),
         exempt_outbound_ports: PortSet::default(),
         inbound_exclusions_need_wildcard: profile.capture.inbound_exclusions_need_wildcard,
         own_ports,
         inbound_bind: profile.capture.inbound_bind.clone(),
+        local: profile.capture.local,
+        dns,
     }
 }
 
-fn describe(rules: &Rules, out: u16, inn: u16, init: Option<&Container>) -> Vec<String> {
-    let by = match init {
-        Some(init) => format!("rules installed by init container {}", init.name),
-        None => "rules installed from outside the pod (no init container installs them)".to_owned(),
-    };
-    if rules.mode.value == Mode::Off {
-        return vec![format!("nothing is captured ({})", rules.mode.source)];
+fn on() -> Sourced<bool> {
+    Sourced {
+        value: true,
+        source: String::new(),
     }
-    vec![outbound_line(rules, out), inbound_line(rules, inn), by]
 }
 
-fn outbound_line(rules: &Rules, port: u16) -> String {
-    if rules.outbound_is_off() {
-        return format!(
-            "outbound: not captured ({})",
-            rules.include_outbound_ranges.source
-        );
-    }
-    let mut line = format!(
-        "outbound: to {} → {port}",
-        rules.include_outbound_ranges.value
-    );
-    note(&mut line, "and ports", &rules.include_outbound_ports, |p| {
-        p.is_empty()
+/// Two spellings of one switch: one turns capture on, the other one off.
+fn inbound_switch(reader: &mut Reader) -> Option<Sourced<bool>> {
+    let left = reader.get(Setting::LeaveInbound, parse_bool);
+    let left = left.filter(|left| left.value).map(|left| Sourced {
+        value: false,
+        source: left.source,
     });
-    note(
-        &mut line,
-        "except ports",
-        &rules.exclude_outbound_ports,
-        |p| p.is_empty(),
-    );
-    note(
-        &mut line,
-        "except ranges",
-        &rules.exclude_outbound_ranges,
-        |n| n.is_empty(),
-    );
-    line
+    left.or_else(|| reader.get(Setting::CaptureInbound, parse_bool))
 }
 
-fn inbound_line(rules: &Rules, port: u16) -> String {
-    let include = &rules.include_inbound_ports;
-    if include.value.is_empty() {
-        return format!("inbound: not captured ({})", include.source);
-    }
-    let mut line = format!("inbound: ports {} → {port}", include.value);
-    if rules.inbound_exclusions_count() {
-        note(
-            &mut line,
-            "except ports",
-            &rules.exclude_inbound_ports,
-            |p| p.is_empty(),
-        );
-    }
-    note(
-        &mut line,
-        "except peers",
-        &rules.exclude_inbound_ranges,
-        |n| n.is_empty(),
-    );
-    line
-}
-
-fn note<T: std::fmt::Display>(
-    line: &mut String,
-    what: &str,
-    list: &Sourced<T>,
-    is_empty: impl Fn(&T) -> bool,
-) {
-    if !is_empty(&list.value) {
-        line.push_str(&format!(", {what} {} ({})", list.value, list.source));
-    }
-}
-
-fn describe_rest(reader: &mut Reader, source: IntentSource) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(names) = reader.get(Setting::ExcludeInterfaces, parse_names)
-        && !names.value.is_empty()
-    {
-        lines.push(format!(
-            "interfaces {} are left alone ({}); which interface a connection takes is not known here",
-            names.value.join(", "),
-            names.source
-        ));
-    }
-    if let Some(names) = reader.get(Setting::RerouteInterfaces, parse_names)
-        && !names.value.is_empty()
-    {
-        lines.push(format!(
-            "inbound of interfaces {} is captured as outbound ({})",
-            names.value.join(", "),
-            names.source
-        ));
-    }
-    if let Some(six) = reader.get(Setting::Ipv6, parse_bool) {
-        let rules = if six.value {
-            "rules are"
-        } else {
-            "no rules are"
-        };
-        lines.push(format!("IPv6: {rules} installed ({})", six.source));
-    }
-    if source == IntentSource::Listeners {
-        lines.push("known only by the proxy's listening sockets: exclusions in the pod's manifest are not known".to_owned());
-    }
-    lines
+fn dns(profile: &Profile, reader: &mut Reader, init: Option<&Container>) -> Option<DnsCapture> {
+    let dns = profile.capture.dns.as_ref()?;
+    let said = reader.get(Setting::DnsCapture, parse_bool);
+    let port = reader.get(Setting::DnsPort, ports::parse_port);
+    let said = said.unwrap_or_else(|| Sourced {
+        value: dns.by_default,
+        source: format!("default of profile {}", profile.name),
+    });
+    let from_outside = dns.resolvers_without_init.filter(|_| init.is_none());
+    said.value.then(|| DnsCapture {
+        port: port.map_or(dns.port, |port| port.value),
+        protocols: dns.protocols.clone(),
+        resolvers: from_outside.unwrap_or(dns.resolvers),
+        source: said.source,
+    })
 }

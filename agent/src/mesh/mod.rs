@@ -5,6 +5,10 @@
 
 mod arguments;
 mod capture;
+mod check;
+mod describe;
+mod document;
+mod families;
 mod intent;
 mod member;
 mod nets;
@@ -12,12 +16,20 @@ mod ports;
 mod profile;
 mod profiles;
 mod read;
+mod setting;
+mod sign;
+mod standing;
+mod users;
 
-pub use intent::{Exemption, Expectation, Intent, IntentSource};
+pub use check::ProfileError;
+pub use intent::{DnsCapture, Exemption, Expectation, FamilyRules, Intent, IntentSource, SharedId};
 pub use nets::NetSet;
 pub use ports::PortSet;
 pub use profile::{
-    Argument, Capture, Exempt, ExemptPods, Members, Mode, Profile, ProfileError, Repeated, Setting,
-    Sign,
+    Capture, Dns, Exempt, ExemptPods, LocalScope, Members, Mode, Place, Profile, Protocol,
+    Resolvers,
 };
 pub use profiles::Profiles;
+pub use setting::{Argument, Document, Repeated, Setting};
+pub use sign::Sign;
+pub use standing::{Asked, Standing};

@@ -3,6 +3,7 @@
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 /// Addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,13 @@ impl fmt::Display for NetSet {
                 Ok(())
             }
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for NetSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 

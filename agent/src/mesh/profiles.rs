@@ -3,12 +3,16 @@
 //! Files are embedded as a directory, so that no code names a mesh. Reading a directory is
 //! somebody else's job: this module gets texts.
 
+use std::collections::BTreeSet;
+
 use include_dir::{Dir, include_dir};
 
 use super::{
+    check::ProfileError,
     intent::Intent,
     member,
-    profile::{Profile, ProfileError},
+    profile::Profile,
+    standing::{self, Standing},
 };
 use crate::model::{Listener, Pod};
 
@@ -53,12 +57,32 @@ impl Profiles {
     #[must_use]
     pub fn intent(&self, pod: &Pod, listeners: &[(Listener, u32)]) -> Option<Intent> {
         if member::has_manifest(pod) {
-            self.0.iter().find_map(|p| member::by_manifest(p, pod))
+            // A proxy in the pod comes first: where both are, the node's leaves the pod alone.
+            let mut all = self.0.iter().filter_map(|p| member::by_manifest(p, pod));
+            let first = all.next()?;
+            let own = |intent: &Intent| !intent.node_proxy;
+            match own(&first) {
+                true => Some(first),
+                false => all.find(own).or(Some(first)),
+            }
         } else {
             self.0
                 .iter()
                 .find_map(|p| member::by_listeners(p, pod, listeners))
         }
+    }
+
+    /// What meshes say of this pod beside what they capture in it.
+    #[must_use]
+    pub fn standing(&self, pod: &Pod) -> Standing {
+        standing::of(&self.0, pod)
+    }
+
+    /// Names of the environment variables that any profile asks for; of all others, sources of
+    /// pods keep nothing.
+    #[must_use]
+    pub fn variables(&self) -> BTreeSet<String> {
+        self.0.iter().flat_map(Profile::variables).collect()
     }
 
     /// Names and the versions each was checked against, in order.
@@ -96,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{EMBEDDED, Profile, Profiles};
+    use crate::mesh::Sign;
     use crate::model::{Container, ContainerKind, Pod, PodKey};
 
     const SMALL: &str = r#"
@@ -193,6 +218,7 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             run_as_user: None,
             run_as_group: None,
             ports: vec![],
+            env: [].into(),
         }
     }
 
@@ -200,11 +226,11 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
     fn member(profile: &Profile, values: &[String], init: bool) -> Pod {
         let mut values = values.iter().cycle().cloned();
         let members = &profile.members;
-        let mut containers = vec![container(
-            &members.proxy_containers[0],
-            ContainerKind::Main,
-            vec![],
-        )];
+        let proxy = members
+            .proxy_containers
+            .first()
+            .map_or("app", String::as_str);
+        let mut containers = vec![container(proxy, ContainerKind::Main, vec![])];
         if let (true, Some(name)) = (init, members.init_containers.first()) {
             let flags = profile
                 .arguments
@@ -216,6 +242,7 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             containers.push(container(name, ContainerKind::Init, args.collect()));
         }
         let keys = profile.annotations.keys();
+        let needed = required(profile);
         Pod {
             key: PodKey {
                 namespace: "n".to_owned(),
@@ -226,6 +253,7 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             labels: [].into(),
             annotations: keys
                 .filter_map(|key| Some((key.clone(), values.next()?)))
+                .chain(needed)
                 .collect(),
             namespace_labels: [].into(),
             host_network: false,
@@ -233,6 +261,21 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             containers,
             netns_path: None,
         }
+    }
+
+    /// Annotations without which the pod would be no member.
+    fn required(profile: &Profile) -> Vec<(String, String)> {
+        let skip = profile.skip.iter().filter_map(|sign| match sign {
+            Sign::NoAnnotation { key, values } => Some((key, values)),
+            _ => None,
+        });
+        let signs = profile.members.signs.iter().filter_map(|sign| match sign {
+            Sign::Annotation { key, values } => Some((key, values)),
+            _ => None,
+        });
+        skip.chain(signs)
+            .map(|(key, values)| (key.clone(), values.first().cloned().unwrap_or_default()))
+            .collect()
     }
 
     proptest! {

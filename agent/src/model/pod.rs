@@ -64,6 +64,10 @@ pub struct Container {
     pub run_as_group: Option<u32>,
     /// Container ports declared, TCP.
     pub ports: Vec<u16>,
+    /// Environment variables that a mesh profile asks for, with literal values only. All others
+    /// may be anybody's secrets and are never kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
 }
 
 /// A pod.

@@ -58,6 +58,7 @@ pub(crate) fn container(name: &str, kind: ContainerKind, id: &str) -> Container 
         run_as_user: None,
         run_as_group: None,
         ports: vec![],
+        env: [].into(),
     }
 }
 
