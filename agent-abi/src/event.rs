@@ -20,6 +20,15 @@ pub const EVENT_LISTENING: u32 = 6;
 /// A listening socket was closed.
 pub const EVENT_LISTENING_ENDED: u32 = 7;
 
+/// Somebody changed netfilter rules: `key` holds the namespace, the user who did it,
+/// `RULES_*` in `local_port`, the address family in `remote_port` (0 if not known).
+pub const EVENT_RULES_CHANGED: u32 = 8;
+
+/// A table of the older backend was replaced.
+pub const RULES_LEGACY: u16 = 1;
+/// A batch of nftables was committed; an empty one is as well.
+pub const RULES_NFT: u16 = 2;
+
 /// Handshake completed.
 pub const OUTCOME_ESTABLISHED: u8 = 0;
 /// Refused by a reset (ECONNREFUSED).
@@ -38,7 +47,7 @@ pub const OUTCOME_COUNT: usize = 6;
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
 
-/// The task that called connect(2) or listen(2).
+/// The task that called connect(2) or listen(2), or changed rules.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Task {
@@ -88,7 +97,7 @@ impl Event {
     /// [`Malformed`] if the size or a value is not an event's.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let event: Self = read(bytes)?;
-        if !(EVENT_FIRST_SEEN..=EVENT_LISTENING_ENDED).contains(&event.kind) {
+        if !(EVENT_FIRST_SEEN..=EVENT_RULES_CHANGED).contains(&event.kind) {
             return Err(Malformed::Value {
                 field: "kind",
                 found: event.kind.into(),

@@ -130,6 +130,10 @@ fields! {
     skb_dev: "sk_buff", "dev", Byte, Optional;
     /// Namespace of a device.
     dev_net: "net_device", "nd_net.net", Byte, Optional;
+    /// Namespaces of a task.
+    task_nsproxy: "task_struct", "nsproxy", Byte, Optional;
+    /// The network namespace among them.
+    nsproxy_net: "nsproxy", "net_ns", Byte, Optional;
 }
 
 fields! {
@@ -161,6 +165,15 @@ fields! {
     /// First port of the range.
     range_port: "nf_nat_range2", "min_proto", Byte, Required;
 }
+
+/// The family of a table of the older netfilter backend, known when its module is loaded.
+pub const TABLE_FAMILY: Field = Field {
+    name: "table_family",
+    of: "xt_table",
+    path: "af",
+    unit: Unit::Byte,
+    need: Need::Optional,
+};
 
 /// `struct nf_conntrack_tuple` as the probes read it: its layout has not changed since
 /// 2007, and is compared with the running kernel's before use.

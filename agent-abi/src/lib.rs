@@ -19,13 +19,13 @@ mod slot;
 pub use counters::{COUNTER_COUNT, COUNTER_NAMES, Counter};
 pub use event::{
     COMM_LEN, EVENT_FAILED, EVENT_FIRST_SEEN, EVENT_INBOUND_REDIRECT, EVENT_LISTENING,
-    EVENT_LISTENING_ENDED, EVENT_NO_LISTENER, EVENT_STALLED, Event, OUTCOME_ABORTED, OUTCOME_COUNT,
-    OUTCOME_ESTABLISHED, OUTCOME_FAILED, OUTCOME_REFUSED, OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE,
-    Task,
+    EVENT_LISTENING_ENDED, EVENT_NO_LISTENER, EVENT_RULES_CHANGED, EVENT_STALLED, Event,
+    OUTCOME_ABORTED, OUTCOME_COUNT, OUTCOME_ESTABLISHED, OUTCOME_FAILED, OUTCOME_REFUSED,
+    OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE, RULES_LEGACY, RULES_NFT, Task,
 };
 pub use fields::{
     ABSENT, FIELD_COUNT, FIELDS, Field, LATE_FIELD_COUNT, LATE_FIELDS, LateOffsets, Need, Offsets,
-    Range, Tuple, Unit,
+    Range, TABLE_FAMILY, Tuple, Unit,
 };
 pub use key::{
     ARRIVAL_DECIDED, ARRIVAL_LOOPBACK, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN,
@@ -37,10 +37,10 @@ pub use slot::{
 };
 
 /// Version of every layout in this crate. Raise it with any change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Symbol the probes' object carries for this version; its absence is a mismatch.
-pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_1";
+pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_2";
 
 /// A record that is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

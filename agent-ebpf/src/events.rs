@@ -42,6 +42,17 @@ pub(crate) fn tell_within_budget(kind: u32, key: &EdgeKey, task: &Task, detail: 
     }
 }
 
+/// Tells of the namespace itself, from a budget of its own: a pod whose connections fail
+/// by the thousand must not hide what was done to its rules.
+#[inline(always)]
+pub(crate) fn tell_of_namespace(kind: u32, key: &EdgeKey, task: &Task) {
+    if spend(!key.netns) {
+        tell(kind, key, task, &Detail::default());
+    } else {
+        lost(Counter::EventsSuppressed);
+    }
+}
+
 /// Tells.
 #[inline(always)]
 pub(crate) fn tell(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {

@@ -9,7 +9,7 @@
 
 use core::{marker::PhantomData, ptr};
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
 use sidestep_abi::{ABSENT, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
 use crate::{atomic, maps::destination, verifier::forget};
@@ -113,6 +113,30 @@ pub(crate) struct Ends {
     pub(crate) local: [u32; 4],
     /// Peer's address.
     pub(crate) remote: [u32; 4],
+}
+
+/// Inode of a `struct net *`, 0 for none.
+#[inline(always)]
+pub(crate) fn netns_inode(net: *const u8) -> u32 {
+    if net.is_null() {
+        return 0;
+    }
+    // SAFETY: an integer, read through the helper.
+    unsafe { Probed::load(net, offset!(net_inum)) }
+}
+
+/// Network namespace of the running task, 0 if the kernel does not tell.
+#[inline(always)]
+pub(crate) fn current_netns() -> u32 {
+    if offset!(task_nsproxy) == ABSENT || offset!(nsproxy_net) == ABSENT {
+        return 0;
+    }
+    // SAFETY: a helper without arguments; pointers read through the helper, which checks them.
+    unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        let proxies: *const u8 = Probed::load(task, offset!(task_nsproxy));
+        netns_inode(Probed::load(proxies, offset!(nsproxy_net)))
+    }
 }
 
 /// A `struct sock *` and the way to read it.

@@ -20,5 +20,6 @@ mod listen;
 mod maps;
 mod reset;
 mod retransmit;
+mod rules;
 mod state;
 mod verifier;

@@ -140,6 +140,11 @@ pub(crate) static COUNTERS: Array<u64> = Array::with_max_entries(COUNTER_COUNT a
 #[map]
 pub(crate) static LATE: Array<LateOffsets> = Array::with_max_entries(1, 0);
 
+/// Offset of [`sidestep_abi::TABLE_FAMILY`], written when the module is there; 0 before, and
+/// where it is not known (a table begins with its place in a list).
+#[map]
+pub(crate) static TABLE_FAMILY: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Counts something given up.
 #[inline(always)]
 pub(crate) fn lost(counter: Counter) {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::Finding;
+use super::{Finding, RulesChange, RulesRead, RulesSource};
 use crate::model::{
     AgentStats, Coverage, Direction, EdgeKey, Histogram, Loss, Outcome, PodKey, Time, Workload,
 };
@@ -259,6 +259,21 @@ pub struct QueueRow {
     pub overflows: u64,
 }
 
+/// What is known of the rules in a pod's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesRow {
+    /// Pod.
+    pub pod: PodKey,
+    /// When they were read, or read again and found different; `None` before the first reading.
+    pub read: Option<Time>,
+    /// How each kind of rules was read then.
+    pub sources: Vec<(RulesSource, RulesRead)>,
+    /// The last change the kernel told.
+    pub changed: Option<RulesChange>,
+    /// Changes it told.
+    pub changes: u64,
+}
+
 /// An edge with its verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeRow {
@@ -304,6 +319,9 @@ pub struct Board {
     pub handshakes: Vec<HandshakeRow>,
     /// Capture listeners' queues, sorted.
     pub queues: Vec<QueueRow>,
+    /// Rules of the pods' namespaces, sorted.
+    #[serde(default)]
+    pub rules: Vec<RulesRow>,
     /// Findings, open ones first, worst first.
     pub findings: Vec<Finding>,
     /// Edges, most recent first.

@@ -8,12 +8,13 @@ use std::net::IpAddr;
 
 use super::{
     Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow, InterceptionRow, PodRow,
-    QueueRow, Verdict,
+    QueueRow, RulesRow, Verdict,
     directory::{PodEntry, PodId},
     edges::{Comm, Edge},
     findings::State,
     ledger::{self, Account},
     machine::Engine,
+    rulebook::Page,
     sockets::Namespace,
     surroundings::Surroundings,
 };
@@ -74,6 +75,8 @@ fn pods(engine: &mut Engine, board: &mut Board) {
         if let (Some(ns), Some(intent)) = (ns, &entry.intent) {
             queues(entry, ns, intent, board);
         }
+        let page = entry.netns.and_then(|n| engine.known.rulebook.of(n));
+        board.rules.extend(page.map(|page| rules_row(entry, page)));
         if entry.gone.is_none() {
             let own = engine.known.directory.own_addresses(id);
             board.pods.push(pod_row(engine, id, entry, own, account));
@@ -109,6 +112,17 @@ fn pod_row(
             .filter(open)
             .map(|c| c.code)
             .collect(),
+    }
+}
+
+fn rules_row(entry: &PodEntry, page: &Page) -> RulesRow {
+    let reading = page.reading.as_ref();
+    RulesRow {
+        pod: entry.pod.key.clone(),
+        read: reading.map(|(at, _)| *at),
+        sources: reading.map_or_else(Vec::new, |(_, reading)| reading.sources.clone()),
+        changed: page.changed.clone(),
+        changes: page.changes,
     }
 }
 
@@ -236,6 +250,7 @@ fn losses(engine: &Engine) -> Vec<Loss> {
         loss("edges", engine.edges.evicted),
         loss("outputs", engine.findings.outputs_lost),
         loss("listeners", engine.known.sockets.refused),
+        loss("rules", engine.known.rulebook.refused),
     ];
     losses.extend(engine.known.directory.losses());
     losses.sort_by(|a, b| a.at.cmp(&b.at));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Finding;
+use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Coverage, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey, Signal,
 };
@@ -59,6 +59,9 @@ pub enum Input {
         /// Its listening sockets.
         queues: Vec<ListenerQueue>,
     },
+    /// The rules of a namespace as they are now; sent when they are not what was sent before,
+    /// and to whoever asked.
+    Rules(Box<RulesReading>),
     /// What the node lets us see; sent at start and whenever it changes.
     Coverage(Coverage),
     /// The agent's own counters.

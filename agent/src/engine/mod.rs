@@ -21,7 +21,9 @@ mod ledger;
 mod machine;
 mod people;
 mod queue;
+mod reading;
 pub mod record;
+mod rulebook;
 mod signals;
 mod sockets;
 mod surroundings;
@@ -31,8 +33,10 @@ mod watch;
 
 pub use board::{
     Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow, Reason,
-    Stage, Verdict,
+    RulesRow, Stage, Verdict,
 };
 pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
 pub use input::{Change, Config, Input, Output};
 pub use machine::Engine;
+pub use reading::{RulesRead, RulesReading, RulesSource};
+pub use rulebook::RulesChange;

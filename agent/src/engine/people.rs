@@ -18,7 +18,10 @@ impl Engine {
         match &change {
             Change::Source { source, trouble } => self.source(source, trouble.as_deref()),
             Change::PodGone(key) => self.pod_gone(key),
-            Change::NetnsGone(netns) => self.known.sockets.gone(*netns),
+            Change::NetnsGone(netns) => {
+                self.known.sockets.gone(*netns);
+                self.known.rulebook.gone(*netns);
+            }
             Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),
             Change::Netns { .. } | Change::Cgroup { .. } | Change::CgroupGone(_) => {}
         }

@@ -11,6 +11,7 @@ use super::{
     edges::Comm,
     facts,
     machine::Engine,
+    rulebook::RulesChange,
     verdict::{Expected, Party, Path},
 };
 use crate::model::{
@@ -56,6 +57,23 @@ impl Engine {
                 self.known.sockets.ended(netns, &listener);
                 self.findings.touched = true;
             }
+            Signal::RulesChanged {
+                netns,
+                at,
+                backend,
+                family,
+                uid,
+                process,
+            } => self.known.rulebook.changed(
+                netns,
+                RulesChange {
+                    at,
+                    backend,
+                    family,
+                    uid,
+                    process,
+                },
+            ),
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     directory::{Directory, PodId},
     findings::Case,
     late::Late,
+    rulebook::Rulebook,
     sockets::Sockets,
     watch::Watch,
 };
@@ -29,6 +30,7 @@ pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
 pub(super) struct Known {
     pub(super) directory: Directory,
     pub(super) sockets: Sockets,
+    pub(super) rulebook: Rulebook,
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.
     pub(super) late: Late,

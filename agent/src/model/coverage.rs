@@ -1,11 +1,14 @@
 //! What the agent can see on this node, and what it lost.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One signal and how it is obtained here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignalCoverage {
-    /// Name of the signal: `connection_state`, `nat_decision`, `accept`, `reset`, `retransmit`, …
+    /// Name of the signal: `connection_state`, `nat_decision`, `accept`, `reset`, `retransmit`,
+    /// `rules_change_nft`, …
     pub signal: String,
     /// The variant in use (`tp_btf`, `raw_tracepoint`, `kprobe`, `fexit`, `kretprobe`), `None` if missing.
     pub variant: Option<String>,
@@ -17,6 +20,18 @@ pub struct SignalCoverage {
     pub reason: String,
     /// A required signal that is missing keeps the agent from starting.
     pub required: bool,
+    /// Missing, but there is nothing to tell yet: the module it is about is not loaded. It
+    /// is attached when it loads.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
+}
+
+impl SignalCoverage {
+    /// Whether something is not seen because of it.
+    #[must_use]
+    pub const fn is_missing(&self) -> bool {
+        self.variant.is_none() && !self.idle
+    }
 }
 
 /// Run time of one loaded program, sampled for a moment now and then.
@@ -39,6 +54,26 @@ pub struct Loss {
     pub count: u64,
 }
 
+/// Readings of the rules of network namespaces, cumulative since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesStats {
+    /// How many by what came of them: `complete`, `empty`, `unchanged`, `vanished`, …
+    pub reads: BTreeMap<String, u64>,
+    /// Processor time they took, programs included, microseconds.
+    pub took_us: u64,
+    /// Namespaces not read for want of room, each time they were seen.
+    pub refused: u64,
+}
+
+impl RulesStats {
+    /// Counts one.
+    pub fn count(&mut self, result: &str, took_us: u64) {
+        let count = self.reads.entry(result.to_owned()).or_default();
+        *count = count.saturating_add(1);
+        self.took_us = self.took_us.saturating_add(took_us);
+    }
+}
+
 /// The agent's own account of the kernel side, cumulative since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentStats {
@@ -50,6 +85,9 @@ pub struct AgentStats {
     pub maps: Vec<(String, u64, u64)>,
     /// Program statistics from the last sample.
     pub programs: Vec<ProgramStats>,
+    /// Readings of rules.
+    #[serde(default)]
+    pub rules: RulesStats,
 }
 
 /// What the node lets the agent see.

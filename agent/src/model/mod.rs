@@ -11,11 +11,11 @@ mod pod;
 mod signal;
 mod time;
 
-pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, SignalCoverage};
+pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalCoverage};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
 pub use pod::{Container, ContainerKind, Pod, PodKey, Workload};
 pub use signal::{
     Arrival, Counts, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener, ListenerQueue,
-    Outcome, Process, Signal,
+    Outcome, Process, RulesBackend, Signal,
 };
 pub use time::Time;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, NetnsId, Owner};
+use super::{Direction, Family, NetnsId, Owner, Time};
 
 /// Buckets of a [`Histogram`]: bucket `i` counts durations of `[2^i, 2^(i+1))`
 /// microseconds, bucket 0 everything below 2 µs, the last everything above (2^25 µs = 33 s).
@@ -117,7 +117,7 @@ impl Outcome {
     }
 }
 
-/// The task that called connect(2) or listen(2).
+/// The task that called connect(2) or listen(2), or changed rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id (thread group id) in the host's pid namespace, 0 if unknown.
@@ -223,6 +223,43 @@ pub enum Signal {
         /// The socket.
         listener: Listener,
     },
+    /// Somebody changes the netfilter rules of a namespace. Told a moment before the change
+    /// is visible; a batch of nftables may turn out to be empty.
+    RulesChanged {
+        /// The namespace.
+        netns: NetnsId,
+        /// When.
+        at: Time,
+        /// The kernel's side of it: a front end may use either.
+        backend: RulesBackend,
+        /// Family of the table changed, where the kernel tells.
+        family: Option<Family>,
+        /// User that did it, as seen from the host.
+        uid: u32,
+        /// Process that did it.
+        process: Process,
+    },
+}
+
+/// Which part of the kernel holds rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RulesBackend {
+    /// x_tables: `iptables-legacy`.
+    Legacy,
+    /// nf_tables: `nft`, `iptables-nft`.
+    Nft,
+}
+
+impl RulesBackend {
+    /// Name in metrics and JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Legacy => "legacy",
+            Self::Nft => "nft",
+        }
+    }
 }
 
 impl Signal {
@@ -236,7 +273,8 @@ impl Signal {
             Self::Listening { owner, .. } => Some(*owner),
             Self::NoListener { .. }
             | Self::InboundRedirect { .. }
-            | Self::ListeningEnded { .. } => None,
+            | Self::ListeningEnded { .. }
+            | Self::RulesChanged { .. } => None,
         }
     }
 }

@@ -70,7 +70,7 @@ impl Watched {
             pods: board.pods.len(),
             meshes,
             connections: judged(board),
-            missing_signals: signals.iter().filter(|s| s.variant.is_none()).count(),
+            missing_signals: signals.iter().filter(|s| s.is_missing()).count(),
             sources: board.sources.iter().cloned().collect(),
         }
     }
@@ -325,7 +325,7 @@ impl Readiness {
     pub fn of(view: &View) -> Self {
         let board = view.board();
         let signals = &board.coverage.signals;
-        let missing = || signals.iter().filter(|signal| signal.variant.is_none());
+        let missing = || signals.iter().filter(|signal| signal.is_missing());
         // No signals at all means that nothing has been attached yet.
         let probes_attached = !signals.is_empty() && !missing().any(|signal| signal.required);
         let first_drain = view.drained();

@@ -19,7 +19,7 @@ use crate::{
     },
     model::{
         AgentStats, Arrival, CgroupId, Counts, Coverage, Direction, EdgeKey, Histogram, Loss,
-        NetnsId, Outcome, Owner, PodKey, ProgramStats, SignalCoverage, Time, Workload,
+        NetnsId, Outcome, Owner, PodKey, ProgramStats, RulesStats, SignalCoverage, Time, Workload,
     },
 };
 
@@ -81,6 +81,7 @@ pub(crate) fn board() -> Board {
             count: 7,
         }],
         coverage: coverage(),
+        rules: Vec::new(),
         kernel: AgentStats {
             events: 1_234,
             losses: vec![
@@ -94,6 +95,11 @@ pub(crate) fn board() -> Board {
                 },
             ],
             maps: vec![("EDGES".into(), 120, 16_384), ("PENDING".into(), 2, 8_192)],
+            rules: RulesStats {
+                reads: [("complete".to_owned(), 4), ("no_tool".to_owned(), 1)].into(),
+                took_us: 17_000,
+                refused: 0,
+            },
             programs: vec![ProgramStats {
                 program: "inet_sock_set_state".into(),
                 runs: 50,
@@ -289,6 +295,7 @@ fn coverage() -> Coverage {
         without_it: "something".into(),
         reason: reason.into(),
         required,
+        idle: false,
     };
     Coverage {
         kernel: "6.12.1".into(),

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sidestep_abi as abi;
 
 use crate::model::{
-    Arrival, CgroupId, Counts, Direction, EdgeDelta, EdgeKey, Histogram, Listener, NetnsId,
-    Outcome, Owner, Process, Signal,
+    Arrival, CgroupId, Counts, Direction, EdgeDelta, EdgeKey, Family, Histogram, Listener, NetnsId,
+    Outcome, Owner, Process, RulesBackend, Signal, Time,
 };
 
 /// An edge; its addresses are unspecified where the kernel side had no room for them.
@@ -115,7 +115,7 @@ pub(super) fn process(task: &abi::Task) -> Process {
 }
 
 /// A ring buffer record; the kinds were checked when it was read.
-pub(super) fn signal(event: &abi::Event) -> Option<Signal> {
+pub(super) fn signal(event: &abi::Event, at: Time) -> Option<Signal> {
     let key = &event.key;
     Some(match event.kind {
         abi::EVENT_FIRST_SEEN => Signal::FirstSeen {
@@ -155,7 +155,28 @@ pub(super) fn signal(event: &abi::Event) -> Option<Signal> {
             netns: NetnsId(key.netns),
             listener: listener(key),
         },
+        abi::EVENT_RULES_CHANGED => rules_changed(event, at)?,
         _ => return None,
+    })
+}
+
+/// `None` for a backend this agent does not know.
+fn rules_changed(event: &abi::Event, at: Time) -> Option<Signal> {
+    Some(Signal::RulesChanged {
+        netns: NetnsId(event.key.netns),
+        at,
+        backend: match event.key.local_port {
+            abi::RULES_LEGACY => RulesBackend::Legacy,
+            abi::RULES_NFT => RulesBackend::Nft,
+            _ => return None,
+        },
+        family: match i32::from(event.key.remote_port) {
+            libc::AF_INET => Some(Family::Ipv4),
+            libc::AF_INET6 => Some(Family::Ipv6),
+            _ => None,
+        },
+        uid: event.key.uid,
+        process: process(&event.task),
     })
 }
 

@@ -1,5 +1,9 @@
 //! What the wire says is what the core hears.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a failed unwrap is the test's failure"
+)]
 
 use super::*;
 
@@ -91,13 +95,57 @@ fn durations_fall_into_their_buckets() {
 
 #[test]
 fn every_kind_of_event_becomes_a_signal() {
-    for kind in abi::EVENT_FIRST_SEEN..=abi::EVENT_LISTENING_ENDED {
+    for kind in abi::EVENT_FIRST_SEEN..=abi::EVENT_RULES_CHANGED {
         let event = abi::Event {
             kind,
-            key: key(),
+            key: abi::EdgeKey {
+                local_port: abi::RULES_NFT,
+                ..key()
+            },
             ..abi::Event::default()
         };
-        assert!(signal(&event).is_some(), "{kind}");
+        assert!(signal(&event, Time(1)).is_some(), "{kind}");
+    }
+}
+
+#[test]
+fn a_change_of_rules_says_what_is_known() {
+    for (backend, family, expected) in [
+        (
+            abi::RULES_LEGACY,
+            2,
+            Some((RulesBackend::Legacy, Some(Family::Ipv4))),
+        ),
+        (
+            abi::RULES_LEGACY,
+            10,
+            Some((RulesBackend::Legacy, Some(Family::Ipv6))),
+        ),
+        (abi::RULES_LEGACY, 3, Some((RulesBackend::Legacy, None))),
+        (abi::RULES_NFT, 0, Some((RulesBackend::Nft, None))),
+        (9, 0, None),
+    ] {
+        let event = abi::Event {
+            kind: abi::EVENT_RULES_CHANGED,
+            key: abi::EdgeKey {
+                local_port: backend,
+                remote_port: family,
+                ..key()
+            },
+            ..abi::Event::default()
+        };
+        let found = signal(&event, Time(7)).map(|signal| match signal {
+            Signal::RulesChanged {
+                backend,
+                family,
+                netns: NetnsId(5),
+                at: Time(7),
+                uid: 1337,
+                ..
+            } => (backend, family),
+            _ => panic!("{signal:?}"),
+        });
+        assert_eq!(found, expected);
     }
 }
 

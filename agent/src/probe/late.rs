@@ -1,7 +1,9 @@
-//! What lives in modules: NAT's decision is attached when its module is there.
+//! What lives in modules: NAT's decision and changes of rules are attached when their
+//! module is there.
 //!
 //! Netfilter loads with the first rule, which may be long after the agent. The check is a
-//! `stat`, so it may be made every few seconds for ever.
+//! `stat`, so it may be made every few seconds for ever. Until then nothing is missing: what
+//! is not loaded decides nothing and holds no rules.
 
 use std::path::Path;
 
@@ -9,19 +11,80 @@ use aya::{
     Ebpf,
     maps::{Array, MapData},
 };
-use sidestep_abi::{LATE_FIELD_COUNT, LATE_FIELDS, LateOffsets};
+use sidestep_abi::{ABSENT, LATE_FIELD_COUNT, LATE_FIELDS, LateOffsets, TABLE_FAMILY};
 
 use super::{
     btf::{self, Types},
     load::chain,
+    plan::{CATALOGUE, Capabilities, SIGNALS, SignalId, SignalInfo},
 };
 
 /// Modules whose types the decision needs, in the order they are looked through.
 const MODULES: &[&str] = &["nf_conntrack", "nf_nat"];
 
-/// Whether NAT may be there: its module is loaded. A kernel with NAT built in is found at start.
-pub(super) fn module_loaded() -> bool {
-    Path::new("/sys/module/nf_nat").exists()
+/// The module of a table's type.
+const TABLES: &str = "x_tables";
+/// How the reason of what waits for its module ends.
+const NOT_YET: &str = "is not loaded yet; attached when it is";
+/// Where the kernel offers kprobes; without them a module that loads changes nothing.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
+/// Whether a module is loaded. What a kernel has built in is found at start.
+fn is_loaded(module: &str) -> bool {
+    Path::new("/sys/module").join(module).exists()
+}
+
+/// Whether this is the reason of what waits for its module, and misses nothing meanwhile.
+pub(super) fn waits(reason: &str) -> bool {
+    reason.ends_with(NOT_YET)
+}
+
+/// Signals whose module came since they were tried.
+pub(super) fn due(known: &Capabilities) -> Vec<SignalId> {
+    let waiting = |info: &&SignalInfo| {
+        let mut variants = CATALOGUE.iter().filter(|v| v.signal == info.id);
+        variants.any(|v| matches!(known.get(v.program), Some(Err(reason)) if waits(reason)))
+    };
+    let loaded = |info: &&SignalInfo| info.module.is_some_and(is_loaded);
+    let due = SIGNALS.iter().filter(waiting).filter(loaded);
+    due.map(|info| info.id).collect()
+}
+
+/// Says of what could not be attached that it waits for its module, where that is so.
+pub(super) fn excuse(known: &mut Capabilities) {
+    if !Path::new(KPROBES).exists() {
+        return;
+    }
+    for info in SIGNALS {
+        let Some(module) = info.module.filter(|module| !is_loaded(module)) else {
+            continue;
+        };
+        for variant in CATALOGUE.iter().filter(|v| v.signal == info.id) {
+            if let Some(Err(reason)) = known.get_mut(variant.program) {
+                *reason = format!("module {module} {NOT_YET}");
+            }
+        }
+    }
+}
+
+/// Where a table of the older backend says its family; 0 if this kernel does not describe it.
+pub(super) fn table_family(types: &Types<'_>) -> u32 {
+    let module = Types::module(TABLES, types);
+    let files: Vec<&Types<'_>> = std::iter::once(types).chain(&module).collect();
+    let offsets = btf::resolve(&files, &[TABLE_FAMILY]).unwrap_or_default();
+    let offset = offsets.first().copied().unwrap_or(ABSENT);
+    if offset == ABSENT { 0 } else { offset }
+}
+
+/// Tells the probes where a table says its family. Failing costs that detail only.
+pub(super) fn provide_table_family(ebpf: &mut Ebpf, offset: u32) {
+    let map = ebpf.map_mut("TABLE_FAMILY");
+    let map = map.and_then(|map| Array::<&mut MapData, u32>::try_from(map).ok());
+    if let Some(mut map) = map
+        && let Err(error) = map.set(0, offset, 0)
+    {
+        tracing::debug!(%error, "the family of changed tables is not told");
+    }
 }
 
 /// Where connection tracking's fields are, in the order of [`LATE_FIELDS`].
@@ -38,8 +101,8 @@ pub(super) fn offsets(types: &Types<'_>) -> Result<Offsets, String> {
         .collect();
     let files: Vec<&Types<'_>> = std::iter::once(types).chain(&modules).collect();
     let offsets = btf::resolve(&files, LATE_FIELDS).map_err(|error| {
-        if !module_loaded() {
-            "module nf_nat is not loaded yet; attached when it is".to_owned()
+        if !is_loaded("nf_nat") {
+            format!("module nf_nat {NOT_YET}")
         } else if modules.is_empty() {
             "this kernel does not describe its modules' types (CONFIG_DEBUG_INFO_BTF_MODULES, \
              Linux 5.11)"

@@ -14,6 +14,8 @@ pub(super) enum SignalId {
     Reset,
     Decision,
     Accept,
+    RulesLegacy,
+    RulesNft,
 }
 
 /// How a program is attached.
@@ -64,6 +66,9 @@ pub(super) struct SignalInfo {
     pub(super) name: &'static str,
     pub(super) required: bool,
     pub(super) without_it: &'static str,
+    /// The module that makes what it tells of, where a kernel may have it as one. Before it
+    /// is loaded there is nothing to tell.
+    pub(super) module: Option<&'static str>,
 }
 
 /// All signals.
@@ -73,18 +78,21 @@ pub(super) const SIGNALS: &[SignalInfo] = &[
         name: "connection_state",
         required: true,
         without_it: "nothing is seen at all",
+        module: None,
     },
     SignalInfo {
         id: SignalId::Retransmit,
         name: "retransmit",
         required: false,
         without_it: "a hanging handshake is seen only when it times out",
+        module: None,
     },
     SignalInfo {
         id: SignalId::Reset,
         name: "reset",
         required: false,
         without_it: "a refused connection does not tell which port nobody listened on",
+        module: None,
     },
     SignalInfo {
         id: SignalId::Decision,
@@ -92,12 +100,30 @@ pub(super) const SIGNALS: &[SignalInfo] = &[
         required: false,
         without_it: "a connection redirected to nobody cannot be told from one refused by its destination \
                      (unless the reset signal works); inbound redirects are learned from accepted connections only",
+        module: Some("nf_nat"),
     },
     SignalInfo {
         id: SignalId::Accept,
         name: "accept",
         required: false,
         without_it: "the time connections wait in accept queues is not measured",
+        module: None,
+    },
+    SignalInfo {
+        id: SignalId::RulesLegacy,
+        name: "rules_change_legacy",
+        required: false,
+        without_it: "a change of iptables-legacy rules is found by the next look at them, \
+                     and nobody knows who made it",
+        module: Some("x_tables"),
+    },
+    SignalInfo {
+        id: SignalId::RulesNft,
+        name: "rules_change_nft",
+        required: false,
+        without_it: "a change of nftables or iptables-nft rules is found by the next look at them, \
+                     and nobody knows who made it",
+        module: Some("nf_tables"),
     },
 ];
 
@@ -162,6 +188,18 @@ pub(super) const CATALOGUE: &[Variant] = &[
         mechanism: Mechanism::Kretprobe,
         program: "accept_kretprobe",
         targets: &["inet_csk_accept"],
+    },
+    Variant {
+        signal: SignalId::RulesLegacy,
+        mechanism: Mechanism::Kprobe,
+        program: "rules_legacy_kprobe",
+        targets: &["xt_replace_table"],
+    },
+    Variant {
+        signal: SignalId::RulesNft,
+        mechanism: Mechanism::Kprobe,
+        program: "rules_nft_kprobe",
+        targets: &["nf_tables_commit"],
     },
 ];
 

@@ -80,14 +80,19 @@ impl Probes {
         let facts = Facts::read(&types);
         let offsets = load::offsets(&types)?;
         let late = late::offsets(&types);
+        let table_family = late::table_family(&types);
         // Types and their reduction are megabytes each: never at the same time.
         drop(types);
         let mut ebpf = load::load(&offsets)?;
         let decision = late.and_then(|offsets| late::provide(&mut ebpf, offsets));
+        late::provide_table_family(&mut ebpf, table_family);
         let mut capabilities = capability::ruled_out(&facts, options.kprobes, decision);
         let targets = skeleton::build(&facts.anchors())?;
         capability::try_all(&mut ebpf, &targets, &mut capabilities);
         drop(targets);
+        if options.kprobes {
+            late::excuse(&mut capabilities);
+        }
         sys::give_back_memory();
         require(&capabilities)?;
         let missing = |name: &str| ProbeError::Abi {
@@ -148,8 +153,13 @@ impl Probes {
         while let Some(record) = self.ring.next() {
             self.events += 1;
             let event = Event::from_bytes(&record).ok();
-            match event.and_then(|e| Some((e.at_ns, decode::signal(&e)?))) {
-                Some((at_ns, signal)) => tell(self.clock.time(at_ns), signal),
+            let clock = &self.clock;
+            let told = event.and_then(|e| {
+                let at = clock.time(e.at_ns);
+                Some((at, decode::signal(&e, at)?))
+            });
+            match told {
+                Some((at, signal)) => tell(at, signal),
                 None => self.malformed += 1,
             }
         }
@@ -176,41 +186,45 @@ impl Probes {
     /// Attaches what could not be attached before because its module was missing; true if
     /// coverage changed. Cheap enough for every second.
     pub fn attach_late(&mut self) -> bool {
-        if !self.wants_decision() || !late::module_loaded() {
+        let due = late::due(&self.capabilities);
+        if due.is_empty() || !self.options.kprobes {
             return false;
         }
         let Ok(types) = Types::kernel() else {
             return false;
         };
         let before = self.capabilities.clone();
-        let provided =
-            late::offsets(&types).and_then(|offsets| late::provide(&mut self.ebpf, offsets));
-        match provided {
-            Ok(()) => self.retry_decision(&types),
-            Err(reason) => {
-                capability::rule_out_signal(&mut self.capabilities, SignalId::Decision, &reason);
+        for signal in due {
+            match self.provide(signal, &types) {
+                Ok(()) => self.retry(signal),
+                Err(reason) => {
+                    capability::rule_out_signal(&mut self.capabilities, signal, &reason);
+                }
             }
         }
         before != self.capabilities
     }
 
-    /// Whether NAT's decision is missing for want of its module.
-    fn wants_decision(&self) -> bool {
-        self.options.kprobes
-            && CATALOGUE
-                .iter()
-                .filter(|v| v.signal == SignalId::Decision)
-                .any(|v| match self.capabilities.get(v.program) {
-                    Some(Err(reason)) => reason.contains("not loaded yet"),
-                    _ => false,
-                })
+    /// Tells the probes of a signal what they need to know of its module.
+    fn provide(&mut self, signal: SignalId, types: &Types<'_>) -> Result<(), String> {
+        match signal {
+            SignalId::Decision => {
+                late::offsets(types).and_then(|offsets| late::provide(&mut self.ebpf, offsets))?;
+            }
+            SignalId::RulesLegacy => {
+                late::provide_table_family(&mut self.ebpf, late::table_family(types));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
-    fn retry_decision(&mut self, types: &Types<'_>) {
-        for variant in CATALOGUE.iter().filter(|v| v.signal == SignalId::Decision) {
+    fn retry(&mut self, signal: SignalId) {
+        for variant in CATALOGUE.iter().filter(|v| v.signal == signal) {
             self.capabilities.remove(variant.program);
         }
-        if let Ok(targets) = skeleton::build(&Facts::read(types).anchors()) {
+        // What modules hold is reached by kprobes, which need no types.
+        if let Ok(targets) = skeleton::build(&[]) {
             capability::try_all(&mut self.ebpf, &targets, &mut self.capabilities);
         }
     }
@@ -242,6 +256,7 @@ impl Probes {
                 ("awaiting_arrival".into(), waiting, places),
             ],
             programs: self.programs.clone(),
+            ..AgentStats::default()
         }
     }
 
@@ -290,6 +305,7 @@ fn signal_coverage(info: &SignalInfo, step: Option<&Step>) -> SignalCoverage {
             .map(|v| v.targets.join(", "))
             .unwrap_or_default(),
         without_it: info.without_it.to_owned(),
+        idle: used.is_none() && late::waits(&reason),
         reason,
         required: info.required,
     }

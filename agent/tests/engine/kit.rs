@@ -227,6 +227,7 @@ pub(crate) fn coverage(missing: &[&str]) -> Coverage {
             String::new()
         },
         required: *name == "connection_state",
+        idle: false,
     };
     Coverage {
         kernel: "6.12".into(),

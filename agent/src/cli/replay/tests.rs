@@ -26,6 +26,7 @@ fn recording() -> String {
             without_it: "why a connection to a dead proxy is refused".into(),
             reason: "kprobes are refused here (EPERM)".into(),
             required: false,
+            idle: false,
         }],
         limits: vec![],
     };

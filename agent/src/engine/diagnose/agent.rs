@@ -15,7 +15,7 @@ pub(in crate::engine) fn coverage(
     findings: &mut Findings,
     render: Render<'_>,
 ) {
-    let missing = |s: &&SignalCoverage| s.variant.is_none();
+    let missing = |s: &&SignalCoverage| s.is_missing();
     if !coverage.signals.iter().any(|s| missing(&s)) {
         findings.resolve(at, None, Code::AgentDegraded, render);
         return;

@@ -125,7 +125,11 @@ metrics! {
     PROGRAM_SECONDS = Counter "sidestep_agent_program_run" Seconds ["program"]
         "Time spent in a BPF program while statistics were sampled.";
     PROBE_ATTACHED = Gauge "sidestep_agent_probe_attached" ["signal", "variant"]
-        "1 if the signal is delivered, by the variant that delivers it; 0 and variant none if it is missing.";
+        "1 if the signal is delivered, by the variant that delivers it; 0 and variant none if it is missing, idle while its module is not loaded.";
+    RULES_READS = Counter "sidestep_rules_reads" ["result"]
+        "Readings of the rules of a network namespace, by what came of them.";
+    RULES_READ_SECONDS = Counter "sidestep_rules_read" Seconds []
+        "Processor time spent on reading rules, the programs started for it included.";
     SOURCES_FAILED = Gauge "sidestep_agent_sources_failed" ["source"]
         "1 while a source of identity is in trouble.";
     BUILD = Info "sidestep_build" ["version"]

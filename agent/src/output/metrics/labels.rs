@@ -46,6 +46,7 @@ label_sets! {
     AtLabel { at: &'a str }
     MapLabel { map: &'a str }
     ProgramLabel { program: &'a str }
+    ResultLabel { result: &'a str }
     SourceLabel { source: &'a str }
     VersionLabel { version: &'a str }
 }

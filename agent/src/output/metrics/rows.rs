@@ -11,7 +11,7 @@ use super::{
     labels::{
         AtLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels, MapLabel,
         MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel, QueueLabels, ReasonLabel,
-        SourceLabel, VersionLabel,
+        ResultLabel, SourceLabel, VersionLabel,
     },
     page::Page,
 };
@@ -174,6 +174,16 @@ pub(super) fn agent(page: &mut Page<'_, '_>, board: &Board, view: &View) -> fmt:
     )
 }
 
+fn rules(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    let stats = &board.kernel.rules;
+    let reads = stats.reads.iter();
+    page.counters(
+        &catalog::RULES_READS,
+        reads.map(|(result, count)| (ResultLabel { result }, *count)),
+    )?;
+    page.counter(&catalog::RULES_READ_SECONDS, stats.took_us as f64 / 1e6)
+}
+
 /// What the node lets the agent see.
 pub(super) fn coverage(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
     page.gauges(
@@ -182,11 +192,12 @@ pub(super) fn coverage(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
             let variant = row.variant.as_deref();
             let labels = ProbeLabels {
                 signal: &row.signal,
-                variant: variant.unwrap_or("none"),
+                variant: variant.unwrap_or(if row.idle { "idle" } else { "none" }),
             };
             (labels, u64::from(variant.is_some()))
         }),
     )?;
+    rules(page, board)?;
     page.gauges(
         &catalog::SOURCES_FAILED,
         board
