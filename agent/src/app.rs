@@ -30,8 +30,8 @@ use crate::{
     },
     cluster,
     engine::{Board, Engine, Input},
-    model::{Coverage, EdgeDelta},
-    node::{self, NodeHandle},
+    model::{AgentStats, Coverage, EdgeDelta, Signal},
+    node::{self, NodeHandle, rules::Tools},
     output::{View, http, log::FindingLog},
     probe::{ProbeError, ProbeOptions, Probes},
 };
@@ -107,7 +107,11 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     let served = tokio::spawn(http::serve(listener, view, until(stopped)));
     tracing::info!(listen = %options.listen, "watching");
     let (send, inputs) = mpsc::channel(INPUTS);
-    let node = node::spawn(node::Options::default(), send.clone())
+    let node_options = node::Options {
+        rules: rules_options(options)?,
+        ..node::Options::default()
+    };
+    let node = node::spawn(node_options, send.clone())
         .context("cannot start the thread that looks at the node")?;
     if let Some(dir) = &options.pods {
         tokio::spawn(forward_pods(dir.clone(), profiles.variables(), send));
@@ -128,6 +132,23 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     stop.send_replace(true);
     served.await.context("the HTTP server was aborted")??;
     Ok(())
+}
+
+fn rules_options(options: &AgentOptions) -> anyhow::Result<node::rules::Options> {
+    let tools = Tools::find(&options.rules.programs()).map_err(|error| {
+        Fault::new(
+            Exit::BadInput,
+            "cannot read rules",
+            error.to_string(),
+            "give the absolute path of the program, or leave the option out to search PATH",
+        )
+    })?;
+    tracing::info!(programs = %tools, "programs that read rules");
+    Ok(node::rules::Options {
+        tools,
+        every: Duration::from_secs(options.rules.rules_every.into()),
+        ..node::rules::Options::default()
+    })
 }
 
 fn start_probes(options: &AgentOptions) -> anyhow::Result<Probes> {
@@ -233,6 +254,9 @@ impl Agent {
         let mut told = Vec::new();
         self.probes.read_signals(|_, signal| told.push(signal));
         for signal in told {
+            if let Signal::RulesChanged { netns, .. } = &signal {
+                self.node.rules_changed(*netns);
+            }
             if let Some(owner) = signal.owner() {
                 self.node.seen(owner.netns, owner.cgroup);
             }
@@ -263,7 +287,10 @@ impl Agent {
         self.sample_programs();
         self.probes.attach_late();
         self.tell_coverage();
-        self.give(Input::Stats(self.probes.stats()));
+        self.give(Input::Stats(AgentStats {
+            rules: self.node.rules_stats(),
+            ..self.probes.stats()
+        }));
         let board = self.engine.board();
         self.log.sources(board.at, &board.sources);
         self.boards.send_replace(board);
@@ -291,10 +318,20 @@ impl Agent {
             ..self.probes.coverage()
         };
         if coverage != self.coverage {
+            self.node.rules_are_told(rules_are_told(&coverage));
             self.coverage = coverage.clone();
             self.give(Input::Coverage(coverage));
         }
     }
+}
+
+/// Whether the kernel tells of every change of rules there can be.
+fn rules_are_told(coverage: &Coverage) -> bool {
+    let told = |name: &str| {
+        let mut signals = coverage.signals.iter();
+        signals.any(|s| s.signal == name && (s.variant.is_some() || s.idle))
+    };
+    told("rules_change_legacy") && told("rules_change_nft")
 }
 
 /// Manifest changes, on their way to the engine.

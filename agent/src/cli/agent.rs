@@ -12,6 +12,7 @@ use clap::{
 };
 use serde::Serialize;
 
+use super::rules::RulesOptions;
 use crate::{engine, output::log::LogFormat};
 
 /// Options of `sidestep agent`.
@@ -62,6 +63,11 @@ pub struct AgentOptions {
         default_value_t = engine::Config::default().resolve_after_s, value_parser = value_parser!(u32).range(1..)
     )]
     pub resolve_after: u32,
+
+    /// How rules are read.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub rules: RulesOptions,
 
     /// Run for this many seconds, then stop.
     #[arg(long = "for", env = "SIDESTEP_FOR", value_name = "SECS", value_parser = value_parser!(u32).range(1..))]

@@ -14,6 +14,7 @@ mod pods;
 pub mod profiles;
 mod replay;
 mod report;
+pub mod rules;
 mod text;
 
 use clap::{Parser, Subcommand};

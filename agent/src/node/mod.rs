@@ -17,6 +17,7 @@ mod netns;
 mod notice;
 mod queues;
 mod refused;
+pub mod rules;
 mod sampling;
 mod scanner;
 mod schedule;

@@ -24,14 +24,14 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use super::{
     enter, netns,
     notice::Notices,
-    queues,
+    queues, rules,
     sampling::Sampling,
     scanner::{Paths, Scanner},
     schedule::{Known, Schedule},
 };
 use crate::{
     engine::{Change, Input},
-    model::{CgroupId, NetnsId},
+    model::{CgroupId, NetnsId, RulesStats},
 };
 
 /// Time between two tries to send while the channel is full.
@@ -50,6 +50,8 @@ pub struct Options {
     pub sample_every: Duration,
     /// Most namespaces whose accept queues are looked at in one round.
     pub samples: usize,
+    /// How to read the rules of namespaces.
+    pub rules: rules::Options,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             scan_every: Duration::from_secs(2),
             sample_every: Duration::from_secs(1),
             samples: 64,
+            rules: rules::Options::default(),
         }
     }
 }
@@ -68,6 +71,7 @@ impl Default for Options {
 pub struct NodeHandle {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    rules: rules::Rules,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,32 @@ impl NodeHandle {
     pub fn limits(&self) -> Vec<String> {
         let limits = self.shared.limits.lock();
         limits.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The rules of namespaces.
+impl NodeHandle {
+    /// The kernel told that somebody changes the rules of a namespace: they are read once the
+    /// changes have settled.
+    pub fn rules_changed(&self, netns: NetnsId) {
+        self.rules.teller().changed(netns);
+    }
+
+    /// Somebody wants to know the rules of a namespace as they are now. Answered by an input,
+    /// soon, though not more often than every other second; not at all if there is no such namespace.
+    pub fn read_rules(&self, netns: NetnsId) {
+        self.rules.teller().asked(netns);
+    }
+
+    /// Whether the kernel tells of changes; where it does not, rules are looked at more often.
+    pub fn rules_are_told(&self, told: bool) {
+        self.rules.teller().told(told);
+    }
+
+    /// Readings so far.
+    #[must_use]
+    pub fn rules_stats(&self) -> RulesStats {
+        self.rules.teller().stats()
     }
 }
 
@@ -138,6 +168,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         known: Mutex::new(Known::default()),
         limits: Mutex::new(Vec::new()),
     });
+    let rules = rules::spawn(&options.rules, inputs.clone())?;
     let work = Work {
         scanner: Scanner::new(options.paths.clone()),
         notices: Notices::new()
@@ -147,6 +178,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         sampling_trouble: None,
         inputs,
         shared: Arc::clone(&shared),
+        rules: rules.teller(),
         options,
     };
     let thread = thread::Builder::new()
@@ -155,6 +187,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
     Ok(NodeHandle {
         shared,
         thread: Some(thread),
+        rules,
     })
 }
 
@@ -166,6 +199,7 @@ struct Work {
     sampling_trouble: Option<String>,
     inputs: mpsc::Sender<Input>,
     shared: Arc<Shared>,
+    rules: rules::Teller,
 }
 
 /// Nobody listens any more.
@@ -203,6 +237,7 @@ impl Work {
             None => false,
         };
         self.share();
+        self.rules.places(self.scanner.places());
         let end = Instant::now();
         scans.done(started, end, self.options.scan_every);
         // What appeared in a directory before it was watched gave no notice.

@@ -1,0 +1,396 @@
+//! The thread that reads rules, and the handle by which the node holds it.
+//!
+//! It is told which namespaces there are, where rules change, and what somebody wants to
+//! know; it tells readings, and what is wrong with reading. A reading that says what the one
+//! before said is told only to those who asked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::{
+    super::enter,
+    child::Limits,
+    look::{self, Found, Look},
+    plan::{Done, Every, Next, Plan, Why},
+    tables::Nftables,
+    tools::Tools,
+};
+use crate::{
+    engine::{Change, Input, RulesRead, RulesReading},
+    model::{NetnsId, RulesStats},
+};
+
+/// Time between two tries to send while the channel is full.
+const FULL: Duration = Duration::from_millis(2);
+/// Name of the rules as a source in [`Change::Source`].
+const SOURCE: &str = "rules";
+/// Name of a reading that was not necessary, in metrics.
+const UNCHANGED: &str = "unchanged";
+/// Different troubles named at once.
+const MAX_TROUBLES: usize = 3;
+/// Sleeps no longer, whatever happens.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How to read rules.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The programs that print them.
+    pub tools: Tools,
+    /// Time between two readings without a reason, where the kernel tells of changes.
+    pub every: Duration,
+    /// The same where it does not.
+    pub every_untold: Duration,
+    /// What one program may take.
+    pub time: Duration,
+    /// What one program may print.
+    pub bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tools: Tools::default(),
+            every: Duration::from_secs(60),
+            every_untold: Duration::from_secs(5),
+            time: Duration::from_secs(2),
+            bytes: 4 << 20,
+        }
+    }
+}
+
+/// Holds the thread; dropping it ends the thread once the program it runs has ended.
+#[derive(Debug)]
+pub(in super::super) struct Rules {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    plan: Plan,
+    stats: RulesStats,
+    stop: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A cheap clone of what may be told to the thread.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Teller(Arc<Shared>);
+
+impl Teller {
+    /// The namespaces there are, the node's own left out.
+    pub(in super::super) fn places(&self, there: Vec<(NetnsId, PathBuf)>) {
+        self.plan(|plan, now| plan.places(there, now));
+    }
+
+    /// Somebody changes the rules of a namespace.
+    pub(in super::super) fn changed(&self, netns: NetnsId) {
+        self.plan(|plan, now| plan.changed(netns, now));
+    }
+
+    /// Somebody wants to know the rules of a namespace.
+    pub(in super::super) fn asked(&self, netns: NetnsId) {
+        self.plan(|plan, now| plan.asked(netns, now));
+    }
+
+    /// Whether the kernel tells of changes.
+    pub(in super::super) fn told(&self, told: bool) {
+        self.0.state().plan.told(told);
+    }
+
+    /// What was read so far.
+    pub(in super::super) fn stats(&self) -> RulesStats {
+        let state = self.0.state();
+        RulesStats {
+            refused: state.plan.refused(),
+            ..state.stats.clone()
+        }
+    }
+
+    fn plan(&self, act: impl FnOnce(&mut Plan, Instant) -> bool) {
+        if act(&mut self.0.state().plan, Instant::now()) {
+            self.0.bell.notify_one();
+        }
+    }
+}
+
+impl Rules {
+    pub(in super::super) fn teller(&self) -> Teller {
+        Teller(Arc::clone(&self.shared))
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        self.shared.state().stop = true;
+        self.shared.bell.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Starts to read.
+///
+/// # Errors
+/// The thread could not be started.
+pub(in super::super) fn spawn(options: &Options, inputs: mpsc::Sender<Input>) -> io::Result<Rules> {
+    let every = Every {
+        told: options.every,
+        untold: options.every_untold,
+    };
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State {
+            plan: Plan::new(every, Instant::now()),
+            stats: RulesStats::default(),
+            stop: false,
+        }),
+        bell: Condvar::new(),
+    });
+    let work = Work {
+        tools: options.tools.clone(),
+        limits: Limits {
+            time: options.time,
+            bytes: options.bytes,
+        },
+        nftables: Nftables::default(),
+        last: BTreeMap::new(),
+        troubles: BTreeMap::new(),
+        told_trouble: None,
+        inputs,
+        shared: Arc::clone(&shared),
+    };
+    let thread = thread::Builder::new()
+        .name(SOURCE.to_owned())
+        .spawn(move || work.run())?;
+    Ok(Rules {
+        shared,
+        thread: Some(thread),
+    })
+}
+
+struct Work {
+    tools: Tools,
+    limits: Limits,
+    nftables: Nftables,
+    /// What was told last, to tell only what is new.
+    last: BTreeMap<NetnsId, RulesReading>,
+    /// What is wrong with reading, by namespace.
+    troubles: BTreeMap<NetnsId, BTreeSet<String>>,
+    told_trouble: Option<String>,
+    inputs: mpsc::Sender<Input>,
+    shared: Arc<Shared>,
+}
+
+/// Nobody listens any more.
+struct Closed;
+
+impl Work {
+    fn run(mut self) {
+        while let Some(next) = self.wait() {
+            let look = Look {
+                tools: &self.tools,
+                limits: self.limits,
+                nftables: self.nftables.is_there(),
+                known: next.known,
+            };
+            let place = [(next.netns, next.path.clone())];
+            let mut visited = enter::visit(&place, || Ok(look::look(&look)));
+            let Some((_, found)) = visited.pop() else {
+                return;
+            };
+            if self.take(&next, found).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What to read next; `None` at the end.
+    fn wait(&mut self) -> Option<Next> {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state();
+        loop {
+            if state.stop {
+                return None;
+            }
+            let now = Instant::now();
+            if let Some(next) = state.plan.begin(now) {
+                self.forget(&state.plan);
+                return Some(next);
+            }
+            let wakes = state.plan.wakes().unwrap_or(now + LONGEST);
+            let time = wakes.saturating_duration_since(now).min(LONGEST);
+            let woken = shared.bell.wait_timeout(state, time);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn forget(&mut self, plan: &Plan) {
+        self.last.retain(|netns, _| plan.knows(*netns));
+        self.troubles.retain(|netns, _| plan.knows(*netns));
+    }
+
+    fn take(&mut self, next: &Next, found: io::Result<Found>) -> Result<(), Closed> {
+        let (result, inputs, took_us, known) = match found {
+            Ok(found) => {
+                let (took_us, known) = (found.took_us, found.generation);
+                let (result, inputs) = self.learn(next, found);
+                (result, inputs, took_us, known)
+            }
+            Err(error) => (self.not_entered(next, &error), None, 0, None),
+        };
+        let done = Done {
+            cost: Duration::from_micros(took_us),
+            full: result != UNCHANGED,
+            known,
+        };
+        {
+            let mut state = self.shared.state();
+            state.stats.count(result, took_us);
+            state.plan.done(next.netns, Instant::now(), done);
+        }
+        let trouble = self.trouble();
+        self.tell(inputs.into_iter().chain(trouble))
+    }
+
+    /// Takes in what was found; its name in metrics, and what to tell.
+    fn learn(&mut self, next: &Next, found: Found) -> (&'static str, Option<Input>) {
+        if found.unchanged {
+            return (UNCHANGED, None);
+        }
+        let reading = RulesReading {
+            netns: next.netns,
+            sources: found.sources,
+            texts: found.texts,
+            took_us: found.took_us,
+        };
+        self.note_troubles(&reading);
+        let same = self
+            .last
+            .get(&next.netns)
+            .is_some_and(|last| last.sources == reading.sources && last.texts == reading.texts);
+        let result = reading.result();
+        if same && next.why < Why::Asked {
+            return (result, None);
+        }
+        self.last.insert(next.netns, reading.clone());
+        (result, Some(Input::Rules(Box::new(reading))))
+    }
+
+    fn note_troubles(&mut self, reading: &RulesReading) {
+        let texts: BTreeSet<String> = reading
+            .sources
+            .iter()
+            .filter_map(|(source, read)| trouble(source.program(), read, self.limits))
+            .collect();
+        if texts.is_empty() {
+            self.troubles.remove(&reading.netns);
+        } else {
+            self.troubles.insert(reading.netns, texts);
+        }
+    }
+
+    fn not_entered(&mut self, next: &Next, error: &io::Error) -> &'static str {
+        match error.kind() {
+            // Gone since the last scan, or its number is another's.
+            io::ErrorKind::NotFound => "vanished",
+            io::ErrorKind::PermissionDenied => {
+                let text = format!(
+                    "network namespaces cannot be entered ({error}): the rules of pods are not seen. Give the agent CAP_SYS_ADMIN"
+                );
+                self.troubles.insert(next.netns, BTreeSet::from([text]));
+                "denied"
+            }
+            _ => {
+                let text = format!("a network namespace cannot be entered ({error})");
+                self.troubles.insert(next.netns, BTreeSet::from([text]));
+                "failed"
+            }
+        }
+    }
+
+    /// What is wrong now, if it is not what was told.
+    fn trouble(&mut self) -> Option<Input> {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for text in self.troubles.values().flatten() {
+            *counts.entry(text).or_default() += 1;
+        }
+        let mut texts: Vec<String> = counts.keys().map(|text| (*text).to_owned()).collect();
+        texts.truncate(MAX_TROUBLES);
+        let trouble = (!texts.is_empty()).then(|| texts.join("; "));
+        if trouble == self.told_trouble {
+            return None;
+        }
+        self.told_trouble.clone_from(&trouble);
+        Some(Input::Change(Change::Source {
+            source: SOURCE.to_owned(),
+            trouble,
+        }))
+    }
+
+    fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {
+        for mut input in inputs {
+            while let Err(error) = self.inputs.try_send(input) {
+                match error {
+                    TrySendError::Full(back) if !self.shared.state().stop => input = back,
+                    _ => return Err(Closed),
+                }
+                thread::sleep(FULL);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with the reading of one kind of rules: what, and what to do.
+fn trouble(program: &str, read: &RulesRead, limits: Limits) -> Option<String> {
+    Some(match read {
+        RulesRead::Empty | RulesRead::Complete => return None,
+        RulesRead::NoTool => {
+            let package = if program == "nft" {
+                "nftables"
+            } else {
+                "iptables"
+            };
+            format!(
+                "a pod has rules that only {program} can read, and the agent has no {program}: they are not seen. \
+                 Install the package {package} where the agent runs, or name the program with --{program}"
+            )
+        }
+        RulesRead::Denied => {
+            "the kernel does not let the agent read the rules of a pod: they are not seen. \
+             Run it as root with the capabilities CAP_SYS_ADMIN and CAP_NET_ADMIN"
+                .to_owned()
+        }
+        RulesRead::TimedOut => format!(
+            "{program} did not end within {} s in a pod's namespace: its rules are not seen",
+            limits.time.as_secs_f32()
+        ),
+        RulesRead::TooBig => format!(
+            "{program} printed more than {} MiB of rules in a pod's namespace: none of them are used",
+            limits.bytes >> 20
+        ),
+        RulesRead::Failed(why) => {
+            format!("rules of a pod cannot be read: {why}")
+        }
+    })
+}

@@ -1,0 +1,386 @@
+//! Reading live rules on a real kernel, with the real programs, and with broken ones.
+//! Needs root; whatever it makes is called `ss-rules-…` and taken away again.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the test's failure")]
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use sidestep::{
+    engine::{Change, Input, RulesReading, RulesSource},
+    model::NetnsId,
+    node::{
+        self, NodeHandle,
+        rules::{Options, Tools},
+    },
+};
+use tokio::sync::mpsc;
+
+const REDIRECT: &str = "-t nat -A OUTPUT -p tcp --dport 80 -j REDIRECT --to-ports 15001";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A namespace by hand.
+struct Netns(String);
+
+fn run(line: &str) -> String {
+    let mut words = line.split(' ');
+    let output = Command::new(words.next().unwrap())
+        .args(words)
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{line}: {complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Netns {
+    fn new(name: &str) -> Self {
+        let name = format!("ss-rules-{name}-{}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        Self(name)
+    }
+
+    fn exec(&self, line: &str) -> String {
+        run(&format!("ip netns exec {} {line}", self.0))
+    }
+
+    fn id(&self) -> NetnsId {
+        let inode = fs::metadata(format!("/run/netns/{}", self.0))
+            .unwrap()
+            .ino();
+        NetnsId(inode.try_into().unwrap())
+    }
+
+    /// Restores a mesh's rules, as its installer does.
+    fn restore(&self, program: &str, set: &str) {
+        let path = format!("{}/../tests/rules/{set}.rules", env!("CARGO_MANIFEST_DIR"));
+        let status = Command::new("ip")
+            .args(["netns", "exec", &self.0, program, "--noflush"])
+            .stdin(Stdio::from(fs::File::open(path).unwrap()))
+            .status();
+        assert!(status.unwrap().success(), "{program} {set}");
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+/// The thread under test.
+struct Reader {
+    node: NodeHandle,
+    inputs: mpsc::Receiver<Input>,
+    readings: Vec<RulesReading>,
+    troubles: Vec<Option<String>>,
+}
+
+impl Reader {
+    fn new(rules: Options) -> Self {
+        let options = node::Options {
+            rules,
+            ..node::Options::default()
+        };
+        let (send, inputs) = mpsc::channel(64);
+        Self {
+            node: node::spawn(options, send).unwrap(),
+            inputs,
+            readings: Vec::new(),
+            troubles: Vec::new(),
+        }
+    }
+
+    fn real() -> Self {
+        Self::new(Options {
+            tools: Tools::find(&[]).unwrap(),
+            ..Options::default()
+        })
+    }
+
+    fn listen(&mut self) {
+        while let Ok(input) = self.inputs.try_recv() {
+            match input {
+                Input::Rules(reading) => self.readings.push(*reading),
+                Input::Change(Change::Source { source, trouble }) if source == "rules" => {
+                    self.troubles.push(trouble);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.listen();
+            if done(self) {
+                return;
+            }
+            assert!(
+                Instant::now() < end,
+                "never: {what}\n{:#?}\n{:?}\n{:?}",
+                self.readings,
+                self.troubles,
+                self.node.rules_stats()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn last(&self, netns: NetnsId) -> Option<&RulesReading> {
+        self.readings.iter().rfind(|r| r.netns == netns)
+    }
+
+    /// A reading of this namespace that has these results, in [`RulesSource::ALL`]'s order.
+    fn reading(&mut self, of: &Netns, expected: [&str; 5]) -> RulesReading {
+        let netns = of.id();
+        self.until(&format!("{expected:?}"), |reader| {
+            reader.last(netns).is_some_and(|r| results(r) == expected)
+        });
+        self.last(netns).unwrap().clone()
+    }
+}
+
+fn results(reading: &RulesReading) -> Vec<&str> {
+    reading.sources.iter().map(|(_, r)| r.as_str()).collect()
+}
+
+fn text(reading: &RulesReading, of: RulesSource) -> &str {
+    let text = reading.texts.iter().find(|(source, _)| *source == of);
+    text.map_or("", |(_, text)| text)
+}
+
+/// What a program printed, without what differs from one printing to the next.
+fn rules(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.starts_with('#')).collect()
+}
+
+fn script(dir: &tempfile::TempDir, name: &str, body: &str) -> PathBuf {
+    let path = dir.path().join(name);
+    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+const EMPTY: [&str; 5] = ["empty"; 5];
+
+#[test]
+fn every_kind_is_read_as_it_is_installed() {
+    let pod = Netns::new("kinds");
+    pod.restore("iptables-legacy-restore", "istio-ipv4");
+    pod.restore("ip6tables-legacy-restore", "istio-ipv6");
+    pod.restore("iptables-nft-restore", "linkerd-ipv4");
+    pod.restore("ip6tables-nft-restore", "linkerd-ipv6");
+    pod.exec("nft add table inet mine");
+    pod.exec("nft add chain inet mine out { type filter hook output priority 0 ; }");
+    pod.exec("nft add rule inet mine out tcp dport 4143 counter accept");
+    let mut reader = Reader::real();
+    let reading = reader.reading(&pod, ["complete"; 5]);
+    for source in RulesSource::ALL {
+        if source == RulesSource::Nft {
+            continue;
+        }
+        let expected = pod.exec(source.program());
+        let found = text(&reading, source);
+        assert_eq!(rules(found), rules(&expected), "{source:?}");
+        assert!(rules(found).len() > 10, "{source:?}: {found}");
+    }
+    let native: serde_json::Value = serde_json::from_str(text(&reading, RulesSource::Nft)).unwrap();
+    let tables: Vec<_> = native["nftables"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|entry| entry.get("table"))
+        .collect();
+    assert_eq!(tables.len(), 1, "{tables:?}");
+    assert_eq!(tables[0]["name"], "mine");
+    assert!(native.to_string().contains("4143"));
+}
+
+#[test]
+fn an_empty_namespace_is_empty_and_stays_so() {
+    let pod = Netns::new("empty");
+    let mut reader = Reader::real();
+    let reading = reader.reading(&pod, EMPTY);
+    assert!(reading.is_complete() && reading.texts.is_empty());
+    for file in ["ip_tables_names", "ip6_tables_names"] {
+        assert_eq!(pod.exec(&format!("cat /proc/thread-self/net/{file}")), "");
+    }
+    assert_eq!(pod.exec("nft list tables"), "");
+    assert!(reading.took_us < 5_000, "{} us", reading.took_us);
+}
+
+#[test]
+fn a_table_that_only_looks_like_iptables_is_read_as_nftables() {
+    let pod = Netns::new("foreign");
+    pod.exec("nft add table ip nat");
+    pod.exec("nft add chain ip nat mine { type nat hook output priority -100 ; }");
+    pod.exec("nft add rule ip nat mine tcp dport { 80, 81 } redirect to :15001");
+    let mut reader = Reader::real();
+    let reading = reader.reading(&pod, ["empty", "empty", "empty", "empty", "complete"]);
+    assert!(text(&reading, RulesSource::Nft).contains("15001"));
+}
+
+#[test]
+fn the_reading_of_an_injected_pod_is_cheap() {
+    let pod = Netns::new("cost");
+    let other = Netns::new("costn");
+    pod.restore("iptables-legacy-restore", "istio-ipv4");
+    pod.restore("ip6tables-legacy-restore", "istio-ipv6");
+    other.restore("iptables-nft-restore", "istio-ipv4");
+    other.restore("ip6tables-nft-restore", "istio-ipv6");
+    let mut reader = Reader::real();
+    let legacy = reader.reading(&pod, ["complete", "complete", "empty", "empty", "empty"]);
+    let nft = reader.reading(&other, ["empty", "empty", "complete", "complete", "empty"]);
+    println!("legacy {} us, nft {} us", legacy.took_us, nft.took_us);
+    assert!(legacy.took_us.max(nft.took_us) < 20_000);
+}
+
+#[test]
+fn a_change_is_read_once_it_has_settled() {
+    let pod = Netns::new("change");
+    let mut reader = Reader::real();
+    reader.node.rules_are_told(true);
+    reader.reading(&pod, EMPTY);
+    let before = reader.readings.len();
+    for port in [80, 81, 82] {
+        reader.node.rules_changed(pod.id());
+        pod.exec(&format!(
+            "iptables-legacy -t nat -A OUTPUT -p tcp --dport {port} -j REDIRECT --to-ports 15001"
+        ));
+    }
+    let start = Instant::now();
+    let netns = pod.id();
+    reader.until("all three", |r| {
+        r.last(netns)
+            .is_some_and(|r| text(r, RulesSource::IptablesLegacy).contains("--dport 82"))
+    });
+    assert!(start.elapsed() < Duration::from_secs(3));
+    let readings = &reader.readings[before..];
+    assert!(readings.iter().filter(|r| r.netns == netns).count() <= 2);
+}
+
+#[test]
+fn without_a_signal_a_change_is_found_all_the_same() {
+    let pod = Netns::new("untold");
+    let mut reader = Reader::real();
+    reader.reading(&pod, EMPTY);
+    pod.exec(&format!("iptables-nft {REDIRECT}"));
+    reader.reading(&pod, ["empty", "empty", "complete", "empty", "empty"]);
+    pod.exec("nft flush ruleset");
+    reader.reading(&pod, EMPTY);
+    reader.until("nothing read for nothing", |r| {
+        r.node.rules_stats().reads.contains_key("unchanged")
+    });
+}
+
+#[test]
+fn who_asks_is_answered_even_if_nothing_changed() {
+    let pod = Netns::new("asked");
+    pod.exec(&format!("iptables-legacy {REDIRECT}"));
+    let mut reader = Reader::real();
+    reader.node.rules_are_told(true);
+    let expected = ["complete", "empty", "empty", "empty", "empty"];
+    reader.reading(&pod, expected);
+    reader.readings.clear();
+    reader.node.read_rules(pod.id());
+    reader.reading(&pod, expected);
+}
+
+#[test]
+fn a_namespace_that_vanishes_disturbs_nobody() {
+    let mut reader = Reader::real();
+    for round in 0..5 {
+        let pod = Netns::new(&format!("gone{round}"));
+        pod.exec(&format!("iptables-legacy {REDIRECT}"));
+        let netns = pod.id();
+        reader.node.rules_changed(netns);
+        drop(pod);
+        reader.node.read_rules(netns);
+        reader.node.rules_changed(netns);
+    }
+    let pod = Netns::new("after");
+    reader.reading(&pod, EMPTY);
+    assert!(reader.troubles.iter().all(Option::is_none));
+}
+
+#[test]
+fn a_program_that_hangs_is_ended_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let hangs = script(&dir, "hangs", "echo '*nat'; sleep 88.125; echo COMMIT");
+    let pod = Netns::new("hangs");
+    pod.exec(&format!("iptables-legacy {REDIRECT}"));
+    pod.exec(&format!("ip6tables-legacy {REDIRECT}"));
+    let tools = Tools::find(&[(RulesSource::IptablesLegacy, hangs)]).unwrap();
+    let mut reader = Reader::new(Options {
+        tools,
+        time: Duration::from_millis(500),
+        ..Options::default()
+    });
+    let expected = ["timed_out", "complete", "empty", "empty", "empty"];
+    let reading = reader.reading(&pod, expected);
+    assert_eq!(text(&reading, RulesSource::IptablesLegacy), "");
+    reader.until("the trouble", |r| {
+        r.troubles
+            .iter()
+            .flatten()
+            .any(|t| t.contains("iptables-legacy-save did not end within 0.5 s"))
+    });
+    drop(reader);
+    let left = Command::new("pgrep")
+        .args(["-f", "sleep 88[.]125"])
+        .output();
+    assert!(left.unwrap().stdout.is_empty(), "it lives on");
+}
+
+#[test]
+fn a_program_that_prints_without_end_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let talks = script(
+        &dir,
+        "talks",
+        "while :; do echo '-A OUTPUT -j ACCEPT'; done",
+    );
+    let pod = Netns::new("talks");
+    pod.exec(&format!("iptables-nft {REDIRECT}"));
+    let tools = Tools::find(&[(RulesSource::IptablesNft, talks)]).unwrap();
+    let mut reader = Reader::new(Options {
+        tools,
+        bytes: 1 << 20,
+        time: PATIENCE,
+        ..Options::default()
+    });
+    // What iptables-nft could not read is read as nftables' own.
+    let reading = reader.reading(&pod, ["empty", "empty", "too_big", "empty", "complete"]);
+    assert_eq!(text(&reading, RulesSource::IptablesNft), "");
+    assert!(text(&reading, RulesSource::Nft).contains("15001") || !reading.is_complete());
+    reader.until("the trouble", |r| {
+        r.troubles
+            .iter()
+            .flatten()
+            .any(|t| t.contains("more than 1 MiB"))
+    });
+}
+
+#[test]
+fn a_missing_program_is_named_while_it_is_needed() {
+    let pod = Netns::new("missing");
+    let mut reader = Reader::new(Options::default());
+    reader.reading(&pod, EMPTY);
+    pod.exec(&format!("ip6tables-legacy {REDIRECT}"));
+    reader.node.rules_changed(pod.id());
+    reader.reading(&pod, ["empty", "no_tool", "empty", "empty", "empty"]);
+    reader.until("the trouble", |r| {
+        let texts = r.troubles.iter().flatten();
+        texts
+            .clone()
+            .any(|t| t.contains("no ip6tables-legacy-save") && t.contains("package iptables"))
+    });
+    assert!(reader.node.rules_stats().reads["no_tool"] > 0);
+}
