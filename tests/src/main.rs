@@ -23,6 +23,7 @@ mod reap;
 mod rules;
 mod run;
 mod sidecar;
+mod soak;
 mod spec;
 mod suite;
 mod world;
@@ -48,6 +49,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure the agent
     Bench(bench::Options),
+    /// Run the agent under load for a long time
+    Soak(soak::Options),
     /// One process of a pod (used by the harness itself)
     #[command(hide = true)]
     Actor(actor::Options),
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::List(options) => suite::list(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Actor(options) => actor::run(&options),
         Command::Reap(options) => reap::run(&options),
     };

@@ -12,6 +12,7 @@ mod paths;
 mod process;
 mod scenario;
 mod setup;
+mod soak;
 mod stamp;
 mod test;
 mod vm;
@@ -43,6 +44,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure what the agent costs and how fast it is
     Bench(bench::Options),
+    /// Run the agent under load for a long time
+    Soak(soak::Options),
     /// Run scenarios: a small world, the agent, and the one right answer
     Scenario(scenario::Options),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Vm(options) => vm::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Scenario(options) => scenario::run(&options),
     };
     match result {

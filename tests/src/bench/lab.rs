@@ -33,15 +33,15 @@ name = "server"
 
 /// The mesh, running.
 #[derive(Debug)]
-pub(super) struct Lab {
+pub(crate) struct Lab {
     _running: Vec<Running>,
     /// Its namespaces.
-    pub(super) world: World,
+    pub(crate) world: World,
 }
 
 impl Lab {
     /// Builds it.
-    pub(super) fn new(session: &Session) -> Result<Self> {
+    pub(crate) fn new(session: &Session) -> Result<Self> {
         let scenario: Scenario = toml::from_str(WORLD).context("the bench's own world")?;
         let id = session.run_id(0);
         let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
@@ -81,13 +81,13 @@ impl Lab {
     }
 
     /// So many connections, at most at this rate.
-    pub(super) fn connections(&self, count: u32, rate: f64) -> Result<Tally> {
+    pub(crate) fn connections(&self, count: u32, rate: f64) -> Result<Tally> {
         let (count, rate) = (count.to_string(), rate.to_string());
         self.client(HANG_UP, &["--bare", "--count", &count, "--rate", &rate])
     }
 
     /// So many bytes over one connection.
-    pub(super) fn bulk(&self, bytes: u64) -> Result<Tally> {
+    pub(crate) fn bulk(&self, bytes: u64) -> Result<Tally> {
         self.client(BULK, &["--timeout", "600", "--bytes", &bytes.to_string()])
     }
 

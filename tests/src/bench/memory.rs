@@ -90,7 +90,7 @@ fn text(pods: u16) -> String {
 }
 
 /// A field of /proc/PID/status.
-fn status_kib(pid: u32, field: &str) -> Result<u64> {
+pub(crate) fn status_kib(pid: u32, field: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent's status")?;
     text.lines()
         .find_map(|line| {

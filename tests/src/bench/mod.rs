@@ -7,7 +7,7 @@
 
 mod cpu;
 mod detect;
-mod lab;
+pub(crate) mod lab;
 mod memory;
 mod overhead;
 
@@ -75,8 +75,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(crate) use memory::status_kib;
+
 /// The middle value.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
