@@ -29,7 +29,7 @@ pub(crate) struct Options {
     #[arg(long)]
     json: bool,
     /// Repetitions of the overhead measurement
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 6)]
     rounds: u32,
     /// Connections per repetition
     #[arg(long, default_value_t = 3000)]

@@ -21,12 +21,12 @@ const WINDOW: u32 = 10;
 /// Measures; milliseconds of CPU per second at each rate.
 pub(super) fn measure(session: &Session, recipe: &Recipe) -> Result<Value> {
     let lab = Lab::new(session)?;
-    let agent = Agent::start(&lab.world, recipe)?;
+    let _agent = Agent::start(&lab.world, recipe)?;
     thread::sleep(Duration::from_secs(3));
     lab.connections(100, 100.0)?;
     let mut rows = Vec::new();
     for rate in RATES {
-        rows.push(at(&lab, &agent, rate)?);
+        rows.push(at(&lab, rate)?);
         eprintln!(
             "{rate} connections/s: {}",
             rows.last().unwrap_or(&Value::Null)
@@ -40,36 +40,30 @@ pub(super) fn measure(session: &Session, recipe: &Recipe) -> Result<Value> {
     Ok(json!({"rates": rows, "ratio_2000_vs_500": cpu(2) / cpu(0)}))
 }
 
-fn at(lab: &Lab, agent: &Agent, rate: u32) -> Result<Value> {
+fn at(lab: &Lab, rate: u32) -> Result<Value> {
     let count = rate * (LEAD + WINDOW + 1);
     thread::scope(|scope| {
         let client = scope.spawn(|| lab.connections(count, f64::from(rate)));
         thread::sleep(Duration::from_secs(LEAD.into()));
-        let (before, start) = (cpu_ns(agent.pid())?, Instant::now());
+        let (before, start) = (cpu_us(lab)?, Instant::now());
         thread::sleep(Duration::from_secs(WINDOW.into()));
-        let (after, elapsed) = (cpu_ns(agent.pid())?, start.elapsed().as_secs_f64());
+        let (after, elapsed) = (cpu_us(lab)?, start.elapsed().as_secs_f64());
         let tally = client
             .join()
             .map_err(|_| anyhow!("the client panicked"))??;
         let reached = tally.total() as f64 / (tally.elapsed_ns as f64 / 1e9);
         Ok(json!({
             "rate": rate, "reached": reached,
-            "agent_ms_per_s": after.saturating_sub(before) as f64 / 1e6 / elapsed,
+            "agent_ms_per_s": after.saturating_sub(before) as f64 / 1e3 / elapsed,
         }))
     })
 }
 
-/// CPU time of all threads, from the scheduler: in nanoseconds, where `stat` has only ticks of 10 ms.
-fn cpu_ns(pid: u32) -> Result<u64> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the agent's threads")?;
-    let mut sum = 0;
-    for task in tasks.filter_map(Result::ok) {
-        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-        sum += text
-            .split_whitespace()
-            .next()
-            .and_then(|field| field.parse::<u64>().ok())
-            .unwrap_or(0);
-    }
-    Ok(sum)
+/// CPU time of the agent's cgroup: its threads, those that have ended, and whatever it runs.
+fn cpu_us(lab: &Lab) -> Result<u64> {
+    let path = lab.world.own_cgroup().join("agent").join("cpu.stat");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
+        .with_context(|| format!("no usage_usec in {}", path.display()))
 }
