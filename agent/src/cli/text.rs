@@ -28,7 +28,9 @@ impl Style {
     pub(super) fn of_stdout(wide: bool) -> Self {
         let terminal = io::stdout().is_terminal();
         let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let width = Table::new().width().unwrap_or(WIDTH_OF_A_PIPE);
+        // A serial console is a terminal that does not know its width, and says 0.
+        let width = Table::new().width().filter(|width| *width > 0);
+        let width = width.unwrap_or(WIDTH_OF_A_PIPE);
         Self {
             width: (!wide).then_some(width),
             colour: terminal && !no_colour,
