@@ -12,6 +12,7 @@ mod matching;
 mod path;
 mod ruleset;
 mod save;
+mod survey;
 
 pub use connection::{Connection, Interface, Protocol};
 pub use matching::{Field, Match, Name, Test, address_kind, state};
@@ -22,3 +23,4 @@ pub use ruleset::{
     Target,
 };
 pub use save::parse_save;
+pub use survey::{Redirector, Stray, redirectors, strays};
