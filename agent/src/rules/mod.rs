@@ -8,13 +8,16 @@
 //! Pure: text and JSON come in, plain data goes out. No I/O, no clock, and no mesh is named here.
 
 mod connection;
+mod evaluate;
 mod matching;
 mod path;
+mod questions;
 mod ruleset;
 mod save;
 mod survey;
 
 pub use connection::{Connection, Interface, Protocol};
+pub use evaluate::evaluate;
 pub use matching::{Field, Match, Name, Test, address_kind, state};
 pub use path::{Outcome, Path, Redirection, Step};
 pub use ruleset::{

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::matching::{Field, Match};
+use super::matching::Match;
 use crate::model::Family;
 
 /// Rules that are kept of a namespace. A node's own namespace has some ten thousand, a pod's some dozen.
@@ -305,6 +305,17 @@ impl Action {
         }
     }
 
+    /// The chains it may lead to, by place.
+    pub(super) fn targets(&self) -> Vec<usize> {
+        match self {
+            Self::Jump(target) | Self::Goto(target) => target.index.into_iter().collect(),
+            Self::Cases(cases) => (cases.iter())
+                .flat_map(|(_, action)| action.targets())
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether it can send a connection to another place than it asked for.
     #[must_use]
     pub fn redirects(&self) -> bool {
@@ -313,34 +324,6 @@ impl Action {
             Self::Cases(cases) => cases.iter().any(|(_, action)| action.redirects()),
             _ => false,
         }
-    }
-}
-
-impl Rule {
-    /// What it does, in order.
-    pub fn actions(&self) -> impl Iterator<Item = &Action> {
-        self.statements
-            .iter()
-            .filter_map(|statement| match statement {
-                Statement::Do(action) => Some(action),
-                Statement::When(_) => None,
-            })
-    }
-
-    /// Its conditions, in order.
-    pub fn matches(&self) -> impl Iterator<Item = &Match> {
-        self.statements
-            .iter()
-            .filter_map(|statement| match statement {
-                Statement::When(condition) => Some(condition),
-                Statement::Do(_) => None,
-            })
-    }
-
-    /// Whether one of its conditions is about the field: tells *why* a rule let a connection go.
-    #[must_use]
-    pub fn asks_for(&self, field: Field) -> bool {
-        self.matches().any(|condition| condition.is_about(field))
     }
 }
 
@@ -369,10 +352,16 @@ impl Table {
     /// Whether it has a rule, or a policy other than to accept.
     #[must_use]
     pub fn has_effect(&self) -> bool {
-        self.chains.iter().any(|chain| {
-            let drops = |base: Base| base.policy == Policy::Drop;
-            !chain.rules.is_empty() || chain.base.is_some_and(drops)
-        })
+        self.chains.iter().any(Chain::has_effect)
+    }
+}
+
+impl Chain {
+    /// Whether it has a rule, or a policy other than to accept.
+    #[must_use]
+    pub fn has_effect(&self) -> bool {
+        let drops = |base: Base| base.policy == Policy::Drop;
+        !self.rules.is_empty() || self.base.is_some_and(drops)
     }
 }
 
