@@ -13,11 +13,12 @@ use std::{
 
 use sidestep::{
     engine::{Change, Input, RulesReading, RulesSource},
-    model::NetnsId,
+    model::{NetnsId, RulesBackend},
     node::{
         self, NodeHandle,
         rules::{Options, Tools},
     },
+    rules::{Backend, Ruleset, parse_save},
 };
 use tokio::sync::mpsc;
 
@@ -151,14 +152,28 @@ fn results(reading: &RulesReading) -> Vec<&str> {
     reading.sources.iter().map(|(_, r)| r.as_str()).collect()
 }
 
-fn text(reading: &RulesReading, of: RulesSource) -> &str {
-    let text = reading.texts.iter().find(|(source, _)| *source == of);
-    text.map_or("", |(_, text)| text)
+/// The part of a reading that came from one program; for nft, its JSON.
+fn part(reading: &RulesReading, of: RulesSource) -> Ruleset {
+    let tables = reading.ruleset.tables.iter().filter(|table| {
+        let backend = match of {
+            RulesSource::IptablesLegacy | RulesSource::Ip6tablesLegacy => Backend::Legacy,
+            _ => Backend::Nft,
+        };
+        table.backend == backend && of.family().is_some_and(|f| table.family.includes(f))
+    });
+    Ruleset {
+        tables: tables.cloned().collect(),
+        ..Ruleset::default()
+    }
 }
 
-/// What a program printed, without what differs from one printing to the next.
-fn rules(text: &str) -> Vec<&str> {
-    text.lines().filter(|line| !line.starts_with('#')).collect()
+fn native(reading: &RulesReading) -> &str {
+    reading.native.as_deref().unwrap_or_default()
+}
+
+/// A reading as one text to look for something in.
+fn shown(reading: &RulesReading) -> String {
+    serde_json::to_string(reading).unwrap()
 }
 
 fn script(dir: &tempfile::TempDir, name: &str, body: &str) -> PathBuf {
@@ -186,12 +201,20 @@ fn every_kind_is_read_as_it_is_installed() {
         if source == RulesSource::Nft {
             continue;
         }
-        let expected = pod.exec(source.program());
-        let found = text(&reading, source);
-        assert_eq!(rules(found), rules(&expected), "{source:?}");
-        assert!(rules(found).len() > 10, "{source:?}: {found}");
+        let backend = match source.kept_by() {
+            RulesBackend::Legacy => Backend::Legacy,
+            RulesBackend::Nft => Backend::Nft,
+        };
+        let mut expected = Ruleset::default();
+        let text = pod.exec(source.program());
+        parse_save(&text, backend, source.family().unwrap(), &mut expected);
+        let found = part(&reading, source);
+        assert_eq!(found, expected, "{source:?}");
+        let rules = found.tables.iter().flat_map(|table| &table.chains);
+        let rules: usize = rules.map(|chain| chain.rules.len()).sum();
+        assert!(rules >= 8, "{source:?}: {rules}");
     }
-    let native: serde_json::Value = serde_json::from_str(text(&reading, RulesSource::Nft)).unwrap();
+    let native: serde_json::Value = serde_json::from_str(native(&reading)).unwrap();
     let tables: Vec<_> = native["nftables"]
         .as_array()
         .unwrap()
@@ -208,7 +231,7 @@ fn an_empty_namespace_is_empty_and_stays_so() {
     let pod = Netns::new("empty");
     let mut reader = Reader::real();
     let reading = reader.reading(&pod, EMPTY);
-    assert!(reading.is_complete() && reading.texts.is_empty());
+    assert!(reading.is_complete() && reading.ruleset == Ruleset::default());
     for file in ["ip_tables_names", "ip6_tables_names"] {
         assert_eq!(pod.exec(&format!("cat /proc/thread-self/net/{file}")), "");
     }
@@ -224,7 +247,7 @@ fn a_table_that_only_looks_like_iptables_is_read_as_nftables() {
     pod.exec("nft add rule ip nat mine tcp dport { 80, 81 } redirect to :15001");
     let mut reader = Reader::real();
     let reading = reader.reading(&pod, ["empty", "empty", "empty", "empty", "complete"]);
-    assert!(text(&reading, RulesSource::Nft).contains("15001"));
+    assert!(native(&reading).contains("15001"));
 }
 
 #[test]
@@ -259,7 +282,7 @@ fn a_change_is_read_once_it_has_settled() {
     let netns = pod.id();
     reader.until("all three", |r| {
         r.last(netns)
-            .is_some_and(|r| text(r, RulesSource::IptablesLegacy).contains("--dport 82"))
+            .is_some_and(|r| shown(r).contains("--dport 82"))
     });
     assert!(start.elapsed() < Duration::from_secs(3));
     let readings = &reader.readings[before..];
@@ -325,7 +348,8 @@ fn a_program_that_hangs_is_ended_and_named() {
     });
     let expected = ["timed_out", "complete", "empty", "empty", "empty"];
     let reading = reader.reading(&pod, expected);
-    assert_eq!(text(&reading, RulesSource::IptablesLegacy), "");
+    assert!(part(&reading, RulesSource::IptablesLegacy).is_empty());
+    assert!(!part(&reading, RulesSource::Ip6tablesLegacy).is_empty());
     reader.until("the trouble", |r| {
         r.troubles
             .iter()
@@ -358,8 +382,8 @@ fn a_program_that_prints_without_end_is_cut() {
     });
     // What iptables-nft could not read is read as nftables' own.
     let reading = reader.reading(&pod, ["empty", "empty", "too_big", "empty", "complete"]);
-    assert_eq!(text(&reading, RulesSource::IptablesNft), "");
-    assert!(text(&reading, RulesSource::Nft).contains("15001") || !reading.is_complete());
+    assert!(part(&reading, RulesSource::IptablesNft).is_empty());
+    assert!(native(&reading).contains("15001") || !reading.is_complete());
     reader.until("the trouble", |r| {
         r.troubles
             .iter()

@@ -5,7 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Family, NetnsId, RulesBackend};
+use crate::{
+    model::{Family, NetnsId, RulesBackend},
+    rules::Ruleset,
+};
 
 /// A kind of rules, by the program that prints it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -133,8 +136,11 @@ pub struct RulesReading {
     pub netns: NetnsId,
     /// How each kind of rules was read, all of [`RulesSource::ALL`] in that order.
     pub sources: Vec<(RulesSource, RulesRead)>,
-    /// What was read, as printed.
-    pub texts: Vec<(RulesSource, String)>,
+    /// What was read.
+    pub ruleset: Ruleset,
+    /// nftables' own rules, as `nft` prints them in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<String>,
     /// Processor time it took, microseconds.
     pub took_us: u64,
 }

@@ -20,7 +20,11 @@ use super::{
     tables::{self, Table},
     tools::Tools,
 };
-use crate::engine::{RulesRead, RulesSource};
+use crate::{
+    engine::{RulesRead, RulesSource},
+    model::RulesBackend,
+    rules::{Backend, Ruleset, parse_save},
+};
 
 /// How `iptables-nft-save` says that a table, or a part of it, is not its own.
 const NOT_ITS_OWN: &str = "use 'nft' tool";
@@ -40,7 +44,12 @@ pub(super) struct Look<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) sources: Vec<(RulesSource, RulesRead)>,
-    pub(super) texts: Vec<(RulesSource, String)>,
+    /// What was read, in parts as printed.
+    texts: Vec<(RulesSource, String)>,
+    /// What was read.
+    pub(super) ruleset: Ruleset,
+    /// nftables' own rules as JSON.
+    pub(super) native: Option<String>,
     /// By which the next look can tell that nothing changed.
     pub(super) generation: Option<u32>,
     /// Nothing changed since [`Look::known`]; nothing was read.
@@ -55,9 +64,24 @@ pub(super) fn look(at: &Look<'_>) -> Found {
     let mut found = Found::default();
     legacy(at, &mut found);
     nftables(at, &mut found);
+    understand(&mut found);
     found.took_us = cpu_us(UsageWho::RUSAGE_THREAD)
         + cpu_us(UsageWho::RUSAGE_CHILDREN).saturating_sub(children);
     found
+}
+
+/// Makes one rule set of what was printed.
+fn understand(found: &mut Found) {
+    for (source, text) in found.texts.drain(..) {
+        let backend = match source.kept_by() {
+            RulesBackend::Legacy => Backend::Legacy,
+            RulesBackend::Nft => Backend::Nft,
+        };
+        match source.family() {
+            Some(family) => parse_save(&text, backend, family, &mut found.ruleset),
+            None => found.native = Some(text),
+        }
+    }
 }
 
 fn legacy(at: &Look<'_>, found: &mut Found) {
@@ -140,7 +164,7 @@ fn read_tables(at: &Look<'_>, tables: &[Table], found: &mut Found) {
             let (foreign, mine) = own.iter().partition(|table| is_foreign(text, &table.name));
             done.extend::<Vec<&Table>>(mine);
             let foreign: Vec<&Table> = foreign;
-            *text = without_empty(text, &foreign);
+            *text = without_sections(text, &foreign);
             if !text.lines().any(|line| line.starts_with('*')) {
                 found.texts.pop();
                 read = RulesRead::Empty;
@@ -189,18 +213,15 @@ fn is_foreign(text: &str, table: &str) -> bool {
     text.lines().any(|line| says(line) && line.contains(&named))
 }
 
-/// The rules of iptables-nft-save without these tables, where it printed no rule of them: it
-/// makes up chains for what it does not understand. Rules it did print are its own.
-fn without_empty(text: &str, tables: &[&Table]) -> String {
-    let mut kept = String::with_capacity(text.len());
-    for section in text.split_inclusive("COMMIT\n") {
+/// The rules of iptables-nft-save without these tables: what it makes of chains that it does
+/// not understand is not what is there.
+fn without_sections(text: &str, tables: &[&Table]) -> String {
+    let foreign = |section: &&str| {
         let name = section.lines().find_map(|line| line.strip_prefix('*'));
-        let foreign = name.is_some_and(|name| tables.iter().any(|table| table.name == name));
-        if !foreign || section.lines().any(|line| line.starts_with("-A")) {
-            kept.push_str(section);
-        }
-    }
-    kept
+        name.is_some_and(|name| tables.iter().any(|table| table.name == name))
+    };
+    let sections = text.split_inclusive("COMMIT\n");
+    sections.filter(|section| !foreign(section)).collect()
 }
 
 /// nft's JSON without what is about these tables; `None` if it is not nft's JSON.
@@ -244,10 +265,8 @@ mod tests {
             family: 2,
             name: "nat".to_owned(),
         };
-        let rest = without_empty(text, &[&table]);
+        let rest = without_sections(text, &[&table]);
         assert!(!rest.contains("*nat") && rest.contains("*filter"), "{rest}");
-        let own = text.replacen("COMMIT", "-A OUTPUT -j ACCEPT\nCOMMIT", 1);
-        assert_eq!(without_empty(&own, &[&table]), own);
     }
 
     #[test]

@@ -280,16 +280,18 @@ impl Work {
         let reading = RulesReading {
             netns: next.netns,
             sources: found.sources,
-            texts: found.texts,
+            ruleset: found.ruleset,
+            native: found.native,
             took_us: found.took_us,
         };
         self.note_troubles(&reading);
-        let same = self
-            .last
-            .get(&next.netns)
-            .is_some_and(|last| last.sources == reading.sources && last.texts == reading.texts);
+        let same = |last: &RulesReading| {
+            last.sources == reading.sources
+                && last.ruleset == reading.ruleset
+                && last.native == reading.native
+        };
         let result = reading.result();
-        if same && next.why < Why::Asked {
+        if next.why < Why::Asked && self.last.get(&next.netns).is_some_and(same) {
             return (result, None);
         }
         self.last.insert(next.netns, reading.clone());
