@@ -3,185 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the test's failure")]
 
+#[path = "rules_host/kit.rs"]
+mod kit;
+
 use std::{
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::PathBuf,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
+use kit::{Netns, PATIENCE, REDIRECT, Reader, native, part, script, shown};
 use sidestep::{
-    engine::{Change, Input, RulesReading, RulesSource},
-    model::{NetnsId, RulesBackend},
-    node::{
-        self, NodeHandle,
-        rules::{Options, Tools},
-    },
+    engine::RulesSource,
+    model::RulesBackend,
+    node::rules::{Options, Tools},
     rules::{Backend, Ruleset, parse_save},
 };
-use tokio::sync::mpsc;
-
-const REDIRECT: &str = "-t nat -A OUTPUT -p tcp --dport 80 -j REDIRECT --to-ports 15001";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A namespace by hand.
-struct Netns(String);
-
-fn run(line: &str) -> String {
-    let mut words = line.split(' ');
-    let output = Command::new(words.next().unwrap())
-        .args(words)
-        .output()
-        .unwrap();
-    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{line}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-impl Netns {
-    fn new(name: &str) -> Self {
-        let name = format!("ss-rules-{name}-{}", std::process::id());
-        run(&format!("ip netns add {name}"));
-        Self(name)
-    }
-
-    fn exec(&self, line: &str) -> String {
-        run(&format!("ip netns exec {} {line}", self.0))
-    }
-
-    fn id(&self) -> NetnsId {
-        let inode = fs::metadata(format!("/run/netns/{}", self.0))
-            .unwrap()
-            .ino();
-        NetnsId(inode.try_into().unwrap())
-    }
-
-    /// Restores a mesh's rules, as its installer does.
-    fn restore(&self, program: &str, set: &str) {
-        let path = format!("{}/../tests/rules/{set}.rules", env!("CARGO_MANIFEST_DIR"));
-        let status = Command::new("ip")
-            .args(["netns", "exec", &self.0, program, "--noflush"])
-            .stdin(Stdio::from(fs::File::open(path).unwrap()))
-            .status();
-        assert!(status.unwrap().success(), "{program} {set}");
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-/// The thread under test.
-struct Reader {
-    node: NodeHandle,
-    inputs: mpsc::Receiver<Input>,
-    readings: Vec<RulesReading>,
-    troubles: Vec<Option<String>>,
-}
-
-impl Reader {
-    fn new(rules: Options) -> Self {
-        let options = node::Options {
-            rules,
-            ..node::Options::default()
-        };
-        let (send, inputs) = mpsc::channel(64);
-        Self {
-            node: node::spawn(options, send).unwrap(),
-            inputs,
-            readings: Vec::new(),
-            troubles: Vec::new(),
-        }
-    }
-
-    fn real() -> Self {
-        Self::new(Options {
-            tools: Tools::find(&[]).unwrap(),
-            ..Options::default()
-        })
-    }
-
-    fn listen(&mut self) {
-        while let Ok(input) = self.inputs.try_recv() {
-            match input {
-                Input::Rules(reading) => self.readings.push(*reading),
-                Input::Change(Change::Source { source, trouble }) if source == "rules" => {
-                    self.troubles.push(trouble);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            self.listen();
-            if done(self) {
-                return;
-            }
-            assert!(
-                Instant::now() < end,
-                "never: {what}\n{:#?}\n{:?}\n{:?}",
-                self.readings,
-                self.troubles,
-                self.node.rules_stats()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn last(&self, netns: NetnsId) -> Option<&RulesReading> {
-        self.readings.iter().rfind(|r| r.netns == netns)
-    }
-
-    /// A reading of this namespace that has these results, in [`RulesSource::ALL`]'s order.
-    fn reading(&mut self, of: &Netns, expected: [&str; 5]) -> RulesReading {
-        let netns = of.id();
-        self.until(&format!("{expected:?}"), |reader| {
-            reader.last(netns).is_some_and(|r| results(r) == expected)
-        });
-        self.last(netns).unwrap().clone()
-    }
-}
-
-fn results(reading: &RulesReading) -> Vec<&str> {
-    reading.sources.iter().map(|(_, r)| r.as_str()).collect()
-}
-
-/// The part of a reading that came from one program; for nft, its JSON.
-fn part(reading: &RulesReading, of: RulesSource) -> Ruleset {
-    let tables = reading.ruleset.tables.iter().filter(|table| {
-        let backend = match of {
-            RulesSource::IptablesLegacy | RulesSource::Ip6tablesLegacy => Backend::Legacy,
-            _ => Backend::Nft,
-        };
-        table.backend == backend && of.family().is_some_and(|f| table.family.includes(f))
-    });
-    Ruleset {
-        tables: tables.cloned().collect(),
-        ..Ruleset::default()
-    }
-}
-
-fn native(reading: &RulesReading) -> &str {
-    reading.native.as_deref().unwrap_or_default()
-}
-
-/// A reading as one text to look for something in.
-fn shown(reading: &RulesReading) -> String {
-    serde_json::to_string(reading).unwrap()
-}
-
-fn script(dir: &tempfile::TempDir, name: &str, body: &str) -> PathBuf {
-    let path = dir.path().join(name);
-    fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
 
 const EMPTY: [&str; 5] = ["empty"; 5];
 

@@ -10,6 +10,7 @@ use std::{
     os::{fd::AsFd, unix::process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +23,8 @@ use nix::{
 
 /// Time between two looks whether a program that closed its output has ended.
 const LINGER: Duration = Duration::from_millis(1);
+/// Time between two looks whether the agent ends.
+const LOOK_UP: Duration = Duration::from_millis(100);
 /// What is kept of the complaints of a program.
 const COMPLAINTS: usize = 4 << 10;
 /// Read at once.
@@ -51,6 +54,22 @@ pub(super) enum Ended {
     TooMuch,
 }
 
+/// Until when to wait.
+struct Patience<'a> {
+    end: Instant,
+    stop: &'a AtomicBool,
+}
+
+impl Patience<'_> {
+    /// How long to wait before asking again, `None` when it is over.
+    fn left(&self) -> Option<PollTimeout> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let over = left.is_zero() || self.stop.load(Ordering::Relaxed);
+        let rounded = left.min(LOOK_UP) + Duration::from_millis(1);
+        (!over).then(|| PollTimeout::try_from(rounded).unwrap_or(PollTimeout::MAX))
+    }
+}
+
 /// Ends the program and all it started, whatever happens to the caller.
 struct Guard(Child);
 
@@ -65,9 +84,12 @@ impl Drop for Guard {
     }
 }
 
-/// Runs a program to its end, or to the end of its limits.
-pub(super) fn run(program: &Path, arguments: &[&str], limits: Limits) -> Ended {
-    let end = Instant::now() + limits.time;
+/// Runs a program to its end, to the end of its limits, or until `stop` is set.
+pub(super) fn run(program: &Path, arguments: &[&str], limits: Limits, stop: &AtomicBool) -> Ended {
+    let end = Patience {
+        end: Instant::now() + limits.time,
+        stop,
+    };
     let child = Command::new(program)
         .args(arguments)
         .env_clear()
@@ -78,13 +100,13 @@ pub(super) fn run(program: &Path, arguments: &[&str], limits: Limits) -> Ended {
         .stderr(Stdio::piped())
         .spawn();
     match child {
-        Ok(child) => watch(&mut Guard(child), end, limits.bytes)
+        Ok(child) => watch(&mut Guard(child), &end, limits.bytes)
             .unwrap_or_else(|error| Ended::Badly(error.to_string())),
         Err(error) => Ended::NotStarted(error),
     }
 }
 
-fn watch(child: &mut Guard, end: Instant, bytes: usize) -> io::Result<Ended> {
+fn watch(child: &mut Guard, end: &Patience<'_>, bytes: usize) -> io::Result<Ended> {
     let (Some(mut out), Some(mut err)) = (child.0.stdout.take(), child.0.stderr.take()) else {
         return Err(io::Error::other("no output"));
     };
@@ -92,7 +114,7 @@ fn watch(child: &mut Guard, end: Instant, bytes: usize) -> io::Result<Ended> {
     let (mut out_open, mut err_open) = (true, true);
     let mut chunk = vec![0; CHUNK];
     while out_open || err_open {
-        let Some(time) = left(end) else {
+        let Some(time) = end.left() else {
             return Ok(Ended::TooLong);
         };
         let flags = |open| {
@@ -123,7 +145,7 @@ fn watch(child: &mut Guard, end: Instant, bytes: usize) -> io::Result<Ended> {
 }
 
 /// Waits for a program that said everything it has to say.
-fn finish(child: &mut Guard, end: Instant, out: &[u8], err: &[u8]) -> io::Result<Ended> {
+fn finish(child: &mut Guard, end: &Patience<'_>, out: &[u8], err: &[u8]) -> io::Result<Ended> {
     loop {
         if let Some(status) = child.0.try_wait()? {
             return Ok(if status.success() {
@@ -132,7 +154,7 @@ fn finish(child: &mut Guard, end: Instant, out: &[u8], err: &[u8]) -> io::Result
                 Ended::Badly(complaint(err, &status.to_string()))
             });
         }
-        if left(end).is_none() {
+        if end.left().is_none() {
             return Ok(Ended::TooLong);
         }
         thread::sleep(LINGER);
@@ -145,13 +167,6 @@ fn take(from: &mut impl Read, chunk: &mut [u8], to: &mut Vec<u8>, most: usize) -
     let room = most.saturating_sub(to.len()).min(read);
     to.extend_from_slice(&chunk[..room]);
     Ok(read > 0)
-}
-
-/// Time left, `None` when it is over.
-fn left(end: Instant) -> Option<PollTimeout> {
-    let left = end.saturating_duration_since(Instant::now());
-    let rounded = left + Duration::from_millis(1);
-    (!left.is_zero()).then(|| PollTimeout::try_from(rounded).unwrap_or(PollTimeout::MAX))
 }
 
 /// The first line a program complained with, or how it ended.
@@ -172,7 +187,12 @@ mod tests {
 
     fn sh(script: &str) -> (Ended, Duration) {
         let start = Instant::now();
-        let ended = run(Path::new("/bin/sh"), &["-c", script], LIMITS);
+        let ended = run(
+            Path::new("/bin/sh"),
+            &["-c", script],
+            LIMITS,
+            &AtomicBool::new(false),
+        );
         (ended, start.elapsed())
     }
 
@@ -193,7 +213,7 @@ mod tests {
             matches!(&ended, Ended::Badly(why) if why.contains('3')),
             "{ended:?}"
         );
-        let ended = run(Path::new("/nothing"), &[], LIMITS);
+        let ended = run(Path::new("/nothing"), &[], LIMITS, &AtomicBool::new(false));
         assert!(matches!(ended, Ended::NotStarted(_)), "{ended:?}");
     }
 
@@ -213,6 +233,18 @@ mod tests {
             left.is_ok_and(|o| o.stdout.is_empty()),
             "something lives on"
         );
+    }
+
+    #[test]
+    fn who_ends_the_agent_does_not_wait_for_it() {
+        let (start, stop) = (Instant::now(), AtomicBool::new(true));
+        let limits = Limits {
+            time: Duration::from_secs(60),
+            ..LIMITS
+        };
+        let ended = run(Path::new("/bin/sleep"), &["66.5"], limits, &stop);
+        assert!(matches!(ended, Ended::TooLong), "{ended:?}");
+        assert!(start.elapsed() < Duration::from_secs(1));
     }
 
     #[test]

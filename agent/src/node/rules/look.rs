@@ -5,7 +5,7 @@
 //! the programs make tables that are not there, and the kernel loads modules that are not,
 //! so neither is ever asked about what the cheap look did not show.
 
-use std::{fs, io};
+use std::{fs, io, sync::atomic::AtomicBool};
 
 use nix::{
     errno::Errno,
@@ -34,6 +34,8 @@ const NOT_ITS_OWN: &str = "use 'nft' tool";
 pub(super) struct Look<'a> {
     pub(super) tools: &'a Tools,
     pub(super) limits: Limits,
+    /// Set when the agent ends.
+    pub(super) stop: &'a AtomicBool,
     /// Whether the kernel has nftables.
     pub(super) nftables: bool,
     /// The generation up to which everything is known, if nothing but nftables was there.
@@ -191,7 +193,7 @@ fn print(at: &Look<'_>, source: RulesSource, arguments: &[&str], found: &mut Fou
     let Some(program) = at.tools.of(source) else {
         return RulesRead::NoTool;
     };
-    match child::run(program, arguments, at.limits) {
+    match child::run(program, arguments, at.limits, at.stop) {
         Ended::Well(text) => {
             found.texts.push((source, text));
             RulesRead::Complete

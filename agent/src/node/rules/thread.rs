@@ -6,9 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher},
     io,
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -66,7 +70,7 @@ impl Default for Options {
     }
 }
 
-/// Holds the thread; dropping it ends the thread once the program it runs has ended.
+/// Holds the thread; dropping it ends the thread and the program it runs.
 #[derive(Debug)]
 pub(in super::super) struct Rules {
     shared: Arc<Shared>,
@@ -77,16 +81,20 @@ pub(in super::super) struct Rules {
 struct Shared {
     state: Mutex<State>,
     bell: Condvar,
+    stop: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     plan: Plan,
     stats: RulesStats,
-    stop: bool,
 }
 
 impl Shared {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -141,7 +149,10 @@ impl Rules {
 
 impl Drop for Rules {
     fn drop(&mut self) {
-        self.shared.state().stop = true;
+        // Under the lock, so that the thread cannot be between its look and its sleep.
+        let state = self.shared.state();
+        self.shared.stop.store(true, Ordering::Relaxed);
+        drop(state);
         self.shared.bell.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -162,9 +173,9 @@ pub(in super::super) fn spawn(options: &Options, inputs: mpsc::Sender<Input>) ->
         state: Mutex::new(State {
             plan: Plan::new(every, Instant::now()),
             stats: RulesStats::default(),
-            stop: false,
         }),
         bell: Condvar::new(),
+        stop: AtomicBool::new(false),
     });
     let work = Work {
         tools: options.tools.clone(),
@@ -192,8 +203,8 @@ struct Work {
     tools: Tools,
     limits: Limits,
     nftables: Nftables,
-    /// What was told last, to tell only what is new.
-    last: BTreeMap<NetnsId, RulesReading>,
+    /// Fingerprints of what was told last, to tell only what is new.
+    last: BTreeMap<NetnsId, u64>,
     /// What is wrong with reading, by namespace.
     troubles: BTreeMap<NetnsId, BTreeSet<String>>,
     told_trouble: Option<String>,
@@ -210,6 +221,7 @@ impl Work {
             let look = Look {
                 tools: &self.tools,
                 limits: self.limits,
+                stop: &self.shared.stop,
                 nftables: self.nftables.is_there(),
                 known: next.known,
             };
@@ -229,7 +241,7 @@ impl Work {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state();
         loop {
-            if state.stop {
+            if shared.stopped() {
                 return None;
             }
             let now = Instant::now();
@@ -285,16 +297,12 @@ impl Work {
             took_us: found.took_us,
         };
         self.note_troubles(&reading);
-        let same = |last: &RulesReading| {
-            last.sources == reading.sources
-                && last.ruleset == reading.ruleset
-                && last.native == reading.native
-        };
         let result = reading.result();
-        if next.why < Why::Asked && self.last.get(&next.netns).is_some_and(same) {
+        let print = fingerprint(&reading);
+        let same = self.last.insert(next.netns, print) == Some(print);
+        if same && next.why < Why::Asked {
             return (result, None);
         }
-        self.last.insert(next.netns, reading.clone());
         (result, Some(Input::Rules(Box::new(reading))))
     }
 
@@ -353,12 +361,38 @@ impl Work {
         for mut input in inputs {
             while let Err(error) = self.inputs.try_send(input) {
                 match error {
-                    TrySendError::Full(back) if !self.shared.state().stop => input = back,
+                    TrySendError::Full(back) if !self.shared.stopped() => input = back,
                     _ => return Err(Closed),
                 }
                 thread::sleep(FULL);
             }
         }
+        Ok(())
+    }
+}
+
+/// A number by which two readings of the same rules are known to be the same.
+fn fingerprint(reading: &RulesReading) -> u64 {
+    let mut hash = Hashed::default();
+    let what = (&reading.sources, &reading.ruleset, &reading.native);
+    // Neither plain data nor a hash has a way to fail; if they did, every reading would be news.
+    if serde_json::to_writer(&mut hash, &what).is_err() {
+        hash.0.write_u64(reading.took_us);
+    }
+    hash.0.finish()
+}
+
+/// A hash to write into.
+#[derive(Default)]
+struct Hashed(DefaultHasher);
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
