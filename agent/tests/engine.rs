@@ -18,5 +18,7 @@ mod identity;
 mod laws;
 #[path = "engine/replay.rs"]
 mod replay;
+#[path = "engine/spec.rs"]
+mod spec;
 #[path = "engine/stuck.rs"]
 mod stuck;

@@ -14,7 +14,7 @@ use std::{
 
 use super::input::Change;
 use crate::{
-    mesh::Intent,
+    mesh::{Intent, Standing},
     model::{CgroupId, Container, Loss, NetnsId, Owner, Pod, PodKey, Time},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct PodId(pub(super) u32);
 pub(super) struct PodEntry {
     pub(super) pod: Pod,
     pub(super) intent: Option<Intent>,
+    /// What meshes say of it beside that.
+    pub(super) standing: Standing,
     /// When the engine heard of it first.
     pub(super) since: Time,
     /// When it went.
@@ -157,6 +159,7 @@ impl Directory {
             PodEntry {
                 pod,
                 intent: None,
+                standing: Standing::default(),
                 since: at,
                 gone: None,
                 netns: None,

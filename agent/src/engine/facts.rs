@@ -51,7 +51,11 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
             path_in(key, intent, local, party),
         ),
     };
-    let (expected, source) = expected(expectation);
+    let (expected, source) = match is_mesh_init(pod, intent, container) {
+        // Installing and checking the rules is the mesh's own business.
+        true => (Expected::MeshPort, String::new()),
+        false => expected(expectation),
+    };
     View {
         party,
         expected,
@@ -60,6 +64,11 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
         source,
         family: Family::of(key.remote.ip()),
     }
+}
+
+fn is_mesh_init(pod: &PodEntry, intent: &Intent, container: Option<u16>) -> bool {
+    let container = pod.container(container);
+    container.is_some_and(|c| intent.mesh_init_containers.contains(&c.name))
 }
 
 fn expected(expectation: Expectation) -> (Expected, String) {

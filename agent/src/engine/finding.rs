@@ -53,6 +53,12 @@ codes! {
     BypassIpv6 = "bypass-ipv6", Critical;
     BypassInboundDirect = "bypass-inbound-direct", Critical;
     BypassExcluded = "bypass-excluded", Info;
+    BypassSharedUid = "bypass-shared-uid", Critical;
+    BypassInboundEmpty = "bypass-inbound-empty", Warning;
+    BypassInitContainer = "bypass-init-container", Info;
+    BypassUnmeshed = "bypass-unmeshed", Critical;
+    BypassHostNetwork = "bypass-host-network", Info;
+    MeshConflict = "mesh-conflict", Warning;
     BypassUnknown = "bypass-unknown", Warning;
     StuckNoListener = "stuck-no-listener", Critical;
     StuckNotAccepting = "stuck-not-accepting", Critical;

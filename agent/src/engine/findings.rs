@@ -340,9 +340,17 @@ impl Findings {
     }
 }
 
-/// What the agent lacks it lacks until told otherwise; everything else ends with its evidence.
+/// What the agent lacks it lacks until told otherwise, and what a spec says it says until it
+/// changes; everything else ends with its evidence.
 const fn resolves_alone(code: Code) -> bool {
-    !matches!(code, Code::AgentDegraded)
+    !matches!(
+        code,
+        Code::AgentDegraded
+            | Code::BypassSharedUid
+            | Code::BypassInboundEmpty
+            | Code::BypassHostNetwork
+            | Code::MeshConflict
+    )
 }
 
 fn close(at: Time, case: &mut Case, render: Render<'_>) -> Box<Finding> {

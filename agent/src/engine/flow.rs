@@ -313,6 +313,8 @@ impl Engine {
         if let Some(scene) = surroundings.scene(judged.pod) {
             let render = |case: &Case| surroundings.render(case);
             diagnose::connection(judged, &scene, &mut self.findings, &render);
+        } else if let Some(entry) = self.known.directory.pod(judged.pod) {
+            diagnose::unmeshed(judged, entry, &mut self.findings);
         }
     }
 }

@@ -142,12 +142,7 @@ impl Engine {
 
     fn advance_findings(&mut self) {
         let surroundings = Surroundings::of(&self.known);
-        let ripe = |case: &Case| match case.pod {
-            None => diagnose::ripe(case, None),
-            Some(pod) => surroundings
-                .scene(pod)
-                .and_then(|s| diagnose::ripe(case, Some(&s))),
-        };
+        let ripe = |case: &Case| surroundings.ripe(case);
         self.findings.advance(
             self.now,
             u64::from(self.config.resolve_after_s),

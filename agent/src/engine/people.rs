@@ -5,7 +5,8 @@
 //! manifest changes, or the listening sockets it was guessed from.
 
 use super::{
-    directory::PodId, findings::Case, input::Change, machine::Engine, surroundings::Surroundings,
+    diagnose, directory::PodId, findings::Case, input::Change, machine::Engine,
+    surroundings::Surroundings,
 };
 use crate::{mesh::IntentSource, model::PodKey};
 
@@ -94,8 +95,19 @@ impl Engine {
                 .profiles
                 .intent(&entry.pod, &listeners.unwrap_or_default())
                 .filter(|_| !entry.pod.host_network);
+            entry.standing = self.profiles.standing(&entry.pod);
         }
+        self.diagnose_spec(pod);
         self.findings.touched = true;
+    }
+
+    /// What the spec alone says about the pod, whether it talks or not.
+    fn diagnose_spec(&mut self, pod: PodId) {
+        let surroundings = Surroundings::of(&self.known);
+        if let Some(entry) = self.known.directory.pod(pod) {
+            let render = |case: &Case| surroundings.render(case);
+            diagnose::spec(self.now, pod, entry, &mut self.findings, &render);
+        }
     }
 
     /// Reads the intent again if it comes (or could come) from listening sockets.

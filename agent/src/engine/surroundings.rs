@@ -15,7 +15,7 @@ use super::{
     sockets::Sockets,
     watch::Watch,
 };
-use crate::model::Coverage;
+use crate::model::{Coverage, Time};
 
 /// Whether a signal works here.
 pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
@@ -64,6 +64,20 @@ impl<'a> Surroundings<'a> {
             late: &self.known.late,
             sees_nat: self.sees_nat,
         })
+    }
+
+    /// When a pending case may be opened, `None` if it needs more evidence.
+    pub(super) fn ripe(&self, case: &Case) -> Option<Time> {
+        let Some(pod) = case.pod else {
+            return diagnose::ripe(case, None);
+        };
+        if let Some(entry) = self.known.directory.pod(pod)
+            && let Some(at) = diagnose::ripe_by_spec(case, entry)
+        {
+            return Some(at);
+        }
+        self.scene(pod)
+            .and_then(|scene| diagnose::ripe(case, Some(&scene)))
     }
 
     pub(super) fn render(&self, case: &Case) -> Finding {

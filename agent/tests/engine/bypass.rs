@@ -62,10 +62,6 @@ fn inside_the_pod_is_silent() {
         delta(into(APP, 1000, 9000, "127.0.0.1"), established(5)),
         delta(into(APP, 1000, 8080, "10.0.0.5"), established(5)),
         delta(
-            out(INIT, 0, "10.9.0.1:443", Arrival::Nowhere),
-            established(5),
-        ),
-        delta(
             out(INIT, PROXY_UID, "10.9.0.1:443", Arrival::Nowhere),
             established(5),
         ),

@@ -38,6 +38,10 @@ pub(super) fn bypassed(
     witnesses(case, j, scene);
     arrival_fact(case, j);
     history_fact(case, j, scene.watch);
+    if matches!(code, Code::BypassProxyUid | Code::BypassProxyGid) {
+        // What the spec foretold has happened: one finding, with the traffic.
+        findings.absorb(j.at, j.pod, code, Code::BypassSharedUid, render);
+    }
     if code == Code::BypassNoRules {
         if captures_nothing(scene) {
             findings.absorb(j.at, j.pod, code, Code::BypassInboundDirect, render);
@@ -46,7 +50,7 @@ pub(super) fn bypassed(
     }
 }
 
-fn is_current(case: &Case) -> bool {
+pub(super) fn is_current(case: &Case) -> bool {
     !matches!(case.state, crate::engine::findings::State::Resolved(..))
 }
 

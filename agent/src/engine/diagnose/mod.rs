@@ -3,13 +3,14 @@
 //! A verdict says what happened to a connection; a finding says what is wrong with a pod.
 //! Between them stand doubt (one connection in a pod that just starts proves nothing) and
 //! cause (three symptoms, one missing rule set). Each kind has a file: `bypass`, `stuck`,
-//! `agent`; `ripe` holds the rules of doubt; `text` and `remedy` are for people.
+//! `spec`, `agent`; `ripe` holds the rules of doubt; `text` and `remedy` are for people.
 //! Nothing here may name a mesh: words that differ between meshes come from the intent.
 
 mod agent;
 mod bypass;
 mod remedy;
 mod ripe;
+mod spec;
 mod stuck;
 mod text;
 
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 
 pub(super) use agent::coverage;
 pub(super) use ripe::ripe;
+pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};
 pub(super) use text::render;
 
@@ -82,7 +84,10 @@ pub(super) fn connection(
 ) {
     match j.verdict {
         Verdict::Bypassed { reason } => bypass::bypassed(j, scene, reason, findings, render),
-        Verdict::Excluded { .. } => bypass::excluded(j, findings),
+        Verdict::Excluded { .. } => {
+            bypass::excluded(j, findings);
+            spec::excluded(j, scene, findings);
+        }
         Verdict::Intercepted => {
             bypass::intercepted(j, scene, findings, render);
             stuck::intercepted(j, findings, render);

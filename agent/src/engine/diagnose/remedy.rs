@@ -39,6 +39,12 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             case.sources.most(1).first().map_or("the exclusion", |(s, _)| s.as_str())
         ),
         Code::BypassInboundDirect => inbound_direct(port, scene),
+        Code::BypassSharedUid
+        | Code::BypassInboundEmpty
+        | Code::BypassInitContainer
+        | Code::BypassUnmeshed
+        | Code::BypassHostNetwork
+        | Code::MeshConflict => super::spec::remedy(case, entry, &container),
         Code::BypassUnknown => "Compare the rules in the pod's network namespace (iptables-save, nft list ruleset) with what the mesh installs; if they look complete, record this (sidestep agent --record FILE) and report it.".to_owned(),
         Code::StuckNoListener => no_listener(case, scene),
         Code::StuckNotAccepting => format!(

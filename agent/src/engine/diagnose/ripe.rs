@@ -32,6 +32,13 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             Some(case.first)
         }
         Code::AgentDegraded => Some(case.first),
+        // Of these the spec is enough: see there.
+        Code::BypassSharedUid
+        | Code::BypassInboundEmpty
+        | Code::BypassInitContainer
+        | Code::BypassUnmeshed
+        | Code::BypassHostNetwork
+        | Code::MeshConflict => None,
         Code::BypassProxyUid | Code::BypassProxyGid => {
             let sure = !case.containers.is_empty() || case.connections >= 3;
             sure.then_some(case.first)
@@ -61,7 +68,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
 }
 
 /// At once in a pod that has run for a while, else when it has.
-fn after_start(case: &Case, since: Time) -> Time {
+pub(super) fn after_start(case: &Case, since: Time) -> Time {
     if case.first.micros_since(since) >= YOUNG_US {
         case.first
     } else {

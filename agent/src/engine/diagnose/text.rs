@@ -88,6 +88,12 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             "peers reach {pod} past the proxy: {n} accepted by {who} itself on port {}",
             top.first().map_or(0, |(d, _)| d.port())
         ),
+        Code::BypassSharedUid
+        | Code::BypassInboundEmpty
+        | Code::BypassInitContainer
+        | Code::BypassUnmeshed
+        | Code::BypassHostNetwork
+        | Code::MeshConflict => super::spec::summary(case, &pod, &n, &who),
         Code::BypassUnknown => unknown(case, &n, &pod),
         Code::StuckNoListener => format!(
             "{}: connections of {pod} are redirected to a port where nobody listens",
@@ -243,7 +249,11 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
             push("captured", captured(scene));
             push("mesh", intent.profile.clone());
         }
-        Code::BypassProxyUid | Code::BypassProxyGid => push("mesh", intent.profile.clone()),
+        Code::BypassProxyUid
+        | Code::BypassProxyGid
+        | Code::BypassSharedUid
+        | Code::BypassInboundEmpty
+        | Code::BypassInitContainer => push("mesh", intent.profile.clone()),
         Code::StuckNoListener => {
             for port in &case.ports {
                 push("listeners", listeners(scene, *port));
@@ -257,6 +267,9 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
             }
         }
         Code::BypassExcluded
+        | Code::BypassUnmeshed
+        | Code::BypassHostNetwork
+        | Code::MeshConflict
         | Code::StuckUpstreamRefused
         | Code::StuckAppRefused
         | Code::AgentDegraded => {}
