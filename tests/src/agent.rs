@@ -204,7 +204,7 @@ impl Agent {
                 rows.iter().any(|row| {
                     row["pod"]["name"] == pod.spec.name.as_str()
                         && row["pod"]["namespace"] == pod.spec.namespace.as_str()
-                        && !row["netns"].is_null()
+                        && (pod.host_network || !row["netns"].is_null())
                 })
             };
             if world.pods.iter().all(knows) {

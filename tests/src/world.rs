@@ -88,6 +88,8 @@ pub(crate) struct Standing {
     pub(crate) cgroup: PathBuf,
     /// Its containers.
     pub(crate) containers: Vec<Placed>,
+    /// The manifest says that it is in the node's network namespace: no namespace is its.
+    pub(crate) host_network: bool,
 }
 
 /// Everything of one run that stands on the machine.
@@ -156,6 +158,7 @@ impl World {
             netns: Path::new("/run/netns").join(self.netns_name(&pod.name)),
             cgroup: cgroup::pods(&self.root).join(format!("pod{uid}")),
             containers: manifest.containers.clone(),
+            host_network: manifest.value["spec"]["hostNetwork"] == true,
             uid,
         };
         // Known from here on, so that `Drop` finds it however far the building gets.
