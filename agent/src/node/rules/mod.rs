@@ -13,6 +13,7 @@ mod plan;
 mod tables;
 mod thread;
 mod tools;
+mod trouble;
 
 pub use thread::Options;
 pub(super) use thread::{Rules, Teller, spawn};

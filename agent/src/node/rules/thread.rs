@@ -26,9 +26,10 @@ use super::{
     plan::{Done, Every, Next, Plan, Why},
     tables::Nftables,
     tools::Tools,
+    trouble::{self, Troubles},
 };
 use crate::{
-    engine::{Change, Input, RulesRead, RulesReading},
+    engine::{Change, Input, RulesReading},
     model::{NetnsId, RulesStats},
 };
 
@@ -38,8 +39,6 @@ const FULL: Duration = Duration::from_millis(2);
 const SOURCE: &str = "rules";
 /// Name of a reading that was not necessary, in metrics.
 const UNCHANGED: &str = "unchanged";
-/// Different troubles named at once.
-const MAX_TROUBLES: usize = 3;
 /// Sleeps no longer, whatever happens.
 const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -185,8 +184,7 @@ pub(in super::super) fn spawn(options: &Options, inputs: mpsc::Sender<Input>) ->
         },
         nftables: Nftables::default(),
         last: BTreeMap::new(),
-        troubles: BTreeMap::new(),
-        told_trouble: None,
+        troubles: Troubles::default(),
         inputs,
         shared: Arc::clone(&shared),
     };
@@ -205,9 +203,7 @@ struct Work {
     nftables: Nftables,
     /// Fingerprints of what was told last, to tell only what is new.
     last: BTreeMap<NetnsId, u64>,
-    /// What is wrong with reading, by namespace.
-    troubles: BTreeMap<NetnsId, BTreeSet<String>>,
-    told_trouble: Option<String>,
+    troubles: Troubles,
     inputs: mpsc::Sender<Input>,
     shared: Arc<Shared>,
 }
@@ -258,7 +254,7 @@ impl Work {
 
     fn forget(&mut self, plan: &Plan) {
         self.last.retain(|netns, _| plan.knows(*netns));
-        self.troubles.retain(|netns, _| plan.knows(*netns));
+        self.troubles.retain(|netns| plan.knows(netns));
     }
 
     fn take(&mut self, next: &Next, found: io::Result<Found>) -> Result<(), Closed> {
@@ -280,7 +276,12 @@ impl Work {
             state.stats.count(result, took_us);
             state.plan.done(next.netns, Instant::now(), done);
         }
-        let trouble = self.trouble();
+        let trouble = self.troubles.news().map(|trouble| {
+            Input::Change(Change::Source {
+                source: SOURCE.to_owned(),
+                trouble,
+            })
+        });
         self.tell(inputs.into_iter().chain(trouble))
     }
 
@@ -296,7 +297,9 @@ impl Work {
             native: found.native,
             took_us: found.took_us,
         };
-        self.note_troubles(&reading);
+        let wrong = reading.sources.iter();
+        let wrong = wrong.filter_map(|(source, read)| trouble::of(*source, read, self.limits));
+        self.troubles.note(next.netns, wrong.collect());
         let result = reading.result();
         let print = fingerprint(&reading);
         let same = self.last.insert(next.netns, print) == Some(print);
@@ -306,55 +309,20 @@ impl Work {
         (result, Some(Input::Rules(Box::new(reading))))
     }
 
-    fn note_troubles(&mut self, reading: &RulesReading) {
-        let texts: BTreeSet<String> = reading
-            .sources
-            .iter()
-            .filter_map(|(source, read)| trouble(source.program(), read, self.limits))
-            .collect();
-        if texts.is_empty() {
-            self.troubles.remove(&reading.netns);
-        } else {
-            self.troubles.insert(reading.netns, texts);
-        }
-    }
-
     fn not_entered(&mut self, next: &Next, error: &io::Error) -> &'static str {
         match error.kind() {
             // Gone since the last scan, or its number is another's.
             io::ErrorKind::NotFound => "vanished",
-            io::ErrorKind::PermissionDenied => {
-                let text = format!(
-                    "network namespaces cannot be entered ({error}): the rules of pods are not seen. Give the agent CAP_SYS_ADMIN"
-                );
-                self.troubles.insert(next.netns, BTreeSet::from([text]));
-                "denied"
-            }
-            _ => {
-                let text = format!("a network namespace cannot be entered ({error})");
-                self.troubles.insert(next.netns, BTreeSet::from([text]));
-                "failed"
+            kind => {
+                let wrong = trouble::not_entered(error);
+                self.troubles.note(next.netns, BTreeSet::from([wrong]));
+                if kind == io::ErrorKind::PermissionDenied {
+                    "denied"
+                } else {
+                    "failed"
+                }
             }
         }
-    }
-
-    /// What is wrong now, if it is not what was told.
-    fn trouble(&mut self) -> Option<Input> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for text in self.troubles.values().flatten() {
-            *counts.entry(text).or_default() += 1;
-        }
-        let mut texts: Vec<String> = counts.keys().map(|text| (*text).to_owned()).collect();
-        texts.truncate(MAX_TROUBLES);
-        let trouble = (!texts.is_empty()).then(|| texts.join("; "));
-        if trouble == self.told_trouble {
-            return None;
-        }
-        self.told_trouble.clone_from(&trouble);
-        Some(Input::Change(Change::Source {
-            source: SOURCE.to_owned(),
-            trouble,
-        }))
     }
 
     fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {
@@ -395,38 +363,4 @@ impl io::Write for Hashed {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// What is wrong with the reading of one kind of rules: what, and what to do.
-fn trouble(program: &str, read: &RulesRead, limits: Limits) -> Option<String> {
-    Some(match read {
-        RulesRead::Empty | RulesRead::Complete => return None,
-        RulesRead::NoTool => {
-            let package = if program == "nft" {
-                "nftables"
-            } else {
-                "iptables"
-            };
-            format!(
-                "a pod has rules that only {program} can read, and the agent has no {program}: they are not seen. \
-                 Install the package {package} where the agent runs, or name the program with --{program}"
-            )
-        }
-        RulesRead::Denied => {
-            "the kernel does not let the agent read the rules of a pod: they are not seen. \
-             Run it as root with the capabilities CAP_SYS_ADMIN and CAP_NET_ADMIN"
-                .to_owned()
-        }
-        RulesRead::TimedOut => format!(
-            "{program} did not end within {} s in a pod's namespace: its rules are not seen",
-            limits.time.as_secs_f32()
-        ),
-        RulesRead::TooBig => format!(
-            "{program} printed more than {} MiB of rules in a pod's namespace: none of them are used",
-            limits.bytes >> 20
-        ),
-        RulesRead::Failed(why) => {
-            format!("rules of a pod cannot be read: {why}")
-        }
-    })
 }
