@@ -68,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let last = look(&agent)?;
     let growth = growth(&looks);
     let findings: Vec<String> = agent
-        .findings(lab.world.namespace().as_deref())?
+        .findings(lab.world.namespace())?
         .into_iter()
         .map(|f| f.code)
         .collect();
