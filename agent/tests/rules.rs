@@ -18,7 +18,7 @@ use std::{
 
 use sidestep::{
     model::Family,
-    rules::{Backend, Connection, Interface, Protocol, Ruleset, evaluate, parse_save},
+    rules::{Backend, Connection, Interface, Protocol, Ruleset, evaluate, parse_nft, parse_save},
 };
 
 fn folders() -> Vec<PathBuf> {
@@ -32,17 +32,31 @@ fn folders() -> Vec<PathBuf> {
     all
 }
 
+/// What an agent would have read in a namespace with these rules; `None` if the folder has none of this backend.
 fn read(folder: &Path, backend: Backend) -> Option<Ruleset> {
     let mut rules = Ruleset::default();
-    let name = match backend {
-        Backend::Legacy => "legacy",
-        Backend::Nft => "nft",
-        Backend::Native => "",
+    let file = |name: &str| fs::read_to_string(folder.join(name)).ok();
+    let saved = |name: &str, rules: &mut Ruleset| {
+        for (family, number) in [(Family::Ipv4, 4), (Family::Ipv6, 6)] {
+            parse_save(
+                &file(&format!("{name}{number}.save"))?,
+                backend,
+                family,
+                rules,
+            );
+        }
+        Some(())
     };
-    for (family, number) in [(Family::Ipv4, 4), (Family::Ipv6, 6)] {
-        let text = fs::read_to_string(folder.join(format!("{name}{number}.save"))).ok()?;
-        parse_save(&text, backend, family, &mut rules);
+    match backend {
+        Backend::Legacy => saved("legacy", &mut rules)?,
+        Backend::Nft => {
+            saved("nft", &mut rules)?;
+            parse_nft(&file("nft.json")?, &mut rules).unwrap();
+        }
+        Backend::Native if file("nft4.save").is_some() => return None,
+        Backend::Native => parse_nft(&file("nft.json")?, &mut rules).unwrap(),
     }
+    assert!(rules.tables.iter().all(|table| table.backend == backend));
     Some(rules)
 }
 
@@ -114,20 +128,21 @@ fn every_connection_goes_where_it_must() {
     let mut wrong = Vec::new();
     for folder in folders() {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-        let Ok(expected) = fs::read_to_string(folder.join("expect.txt")) else {
-            continue;
-        };
-        for backend in [Backend::Legacy, Backend::Nft] {
+        let expected = fs::read_to_string(folder.join("expect.txt")).unwrap();
+        let mut worlds = 0;
+        for backend in [Backend::Legacy, Backend::Nft, Backend::Native] {
             let Some(rules) = read(&folder, backend) else {
                 continue;
             };
             let name = format!("{name} ({})", backend.as_str());
             assert_eq!(rules.problems, [], "{name}");
+            worlds += 1;
             let lines = expected
                 .lines()
                 .filter(|line| !line.is_empty() && !line.starts_with('#'));
             wrong.extend(lines.filter_map(|line| check(&name, &rules, line)));
         }
+        assert!(worlds > 0, "{name} has no rules");
     }
     assert!(
         wrong.is_empty(),

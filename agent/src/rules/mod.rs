@@ -10,6 +10,7 @@
 mod connection;
 mod evaluate;
 mod matching;
+mod nft;
 mod path;
 mod questions;
 mod ruleset;
@@ -19,6 +20,7 @@ mod survey;
 pub use connection::{Connection, Interface, Protocol};
 pub use evaluate::evaluate;
 pub use matching::{Field, Match, Name, Test, address_kind, state};
+pub use nft::{NftError, parse_nft};
 pub use path::{Outcome, Path, Redirection, Step};
 pub use ruleset::{
     Action, Backend, Base, Chain, ChainKind, Hook, MAX_CHAINS, MAX_PROBLEMS, MAX_RULES, MAX_TABLES,

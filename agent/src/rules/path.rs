@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Backend, ChainKind, Hook, TableFamily};
+use super::{Backend, Chain, ChainKind, Hook, Table, TableFamily};
 
 /// Where a connection goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +110,31 @@ impl Path {
         };
         let _ = writeln!(text, "= {}{why}", self.outcome);
         text
+    }
+}
+
+impl Step {
+    /// A rule by its place from 0, or the policy of a chain; `None` if there is no such rule.
+    pub(super) fn of(
+        table: &Table,
+        chain: &Chain,
+        rule: Option<usize>,
+        base: Option<(Hook, ChainKind)>,
+    ) -> Option<Self> {
+        let text = match rule {
+            Some(rule) => chain.rules.get(rule)?.text.clone(),
+            None => "policy drop".to_owned(),
+        };
+        Some(Self {
+            backend: table.backend,
+            family: table.family,
+            table: table.name.clone(),
+            chain: chain.name.clone(),
+            hook: base.map(|(hook, _)| hook),
+            kind: base.map(|(_, kind)| kind),
+            number: rule.and_then(|rule| u32::try_from(rule + 1).ok()),
+            text,
+        })
     }
 }
 

@@ -57,20 +57,12 @@ impl At {
     pub(super) fn step(&self, rules: &Ruleset) -> Option<Step> {
         let table = rules.tables.get(self.chain.table)?;
         let chain = table.chains.get(self.chain.chain)?;
-        let text = match self.rule {
-            Some(rule) => chain.rules.get(rule)?.text.clone(),
-            None => "policy drop".to_owned(),
-        };
-        Some(Step {
-            backend: table.backend,
-            family: table.family,
-            table: table.name.clone(),
-            chain: chain.name.clone(),
-            hook: self.base.map(|called| called.hook),
-            kind: self.base.map(|called| called.kind),
-            number: self.rule.and_then(|rule| u32::try_from(rule + 1).ok()),
-            text,
-        })
+        Step::of(
+            table,
+            chain,
+            self.rule,
+            self.base.map(|called| (called.hook, called.kind)),
+        )
     }
 }
 

@@ -4,8 +4,8 @@
 //! was not named before) is read too, because people and tests write rules that way. A line that makes no sense becomes a
 //! problem *and*, if it was a rule, an unknown rule in its chain: a rule that is left out would be a lie about all later ones.
 
-mod numbers;
-mod options;
+pub(in crate::rules) mod numbers;
+pub(in crate::rules) mod options;
 mod rule;
 mod target;
 mod words;
