@@ -244,6 +244,9 @@ impl Agent {
             self.log.write(at, &output);
             told = true;
         }
+        while let Some(netns) = self.engine.next_wanted_rules() {
+            self.node.read_rules(netns);
+        }
         // A finding is rare, and whoever waits for it should not wait for the next drain too.
         if told {
             self.boards.send_replace(self.engine.board());

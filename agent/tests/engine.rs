@@ -16,6 +16,8 @@ mod exempt;
 mod identity;
 #[path = "engine/laws.rs"]
 mod laws;
+#[path = "engine/live_rules.rs"]
+mod live_rules;
 #[path = "engine/replay.rs"]
 mod replay;
 #[path = "engine/spec.rs"]

@@ -89,6 +89,15 @@ pub enum Reason {
     ProxyGid,
     /// IPv6 is not captured.
     Ipv6,
+    /// Rules are there and do not lead this connection to the proxy: a jump or a redirect is
+    /// missing, to a wrong port, or a rule lets it go that the spec does not ask for.
+    RulesPartial,
+    /// Two netfilter backends redirect, and not alike.
+    RulesBackend,
+    /// The rules that captured such connections were removed.
+    RulesRemoved,
+    /// The connection is older than the rules.
+    BeforeRules,
     /// An exclusion of the spec: port, range, interface, or not in an include list.
     Excluded,
     /// A port the mesh itself leaves alone (health, metrics, tunnel).
@@ -113,6 +122,10 @@ impl Reason {
             Self::ProxyUid => "proxy_uid",
             Self::ProxyGid => "proxy_gid",
             Self::Ipv6 => "ipv6",
+            Self::RulesPartial => "rules_partial",
+            Self::RulesBackend => "rules_backend",
+            Self::RulesRemoved => "rules_removed",
+            Self::BeforeRules => "before_rules",
             Self::Excluded => "excluded",
             Self::MeshPort => "mesh_port",
             Self::InitContainer => "init_container",

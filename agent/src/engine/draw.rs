@@ -116,11 +116,11 @@ fn pod_row(
 }
 
 fn rules_row(entry: &PodEntry, page: &Page) -> RulesRow {
-    let reading = page.reading.as_ref();
+    let now = page.now.as_ref();
     RulesRow {
         pod: entry.pod.key.clone(),
-        read: reading.map(|(at, _)| *at),
-        sources: reading.map_or_else(Vec::new, |(_, reading)| reading.sources.clone()),
+        read: now.map(|read| read.last),
+        sources: now.map_or_else(Vec::new, |read| read.sources.clone()),
         changed: page.changed.clone(),
         changes: page.changes,
     }

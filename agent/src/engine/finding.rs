@@ -48,6 +48,9 @@ macro_rules! codes {
 
 codes! {
     BypassNoRules = "bypass-no-rules", Critical;
+    BypassRulesPartial = "bypass-rules-partial", Critical;
+    BypassRulesBackend = "bypass-rules-backend", Critical;
+    BypassRulesRemoved = "bypass-rules-removed", Critical;
     BypassProxyUid = "bypass-proxy-uid", Critical;
     BypassProxyGid = "bypass-proxy-gid", Critical;
     BypassIpv6 = "bypass-ipv6", Critical;
@@ -59,6 +62,7 @@ codes! {
     BypassUnmeshed = "bypass-unmeshed", Critical;
     BypassHostNetwork = "bypass-host-network", Info;
     MeshConflict = "mesh-conflict", Warning;
+    BypassBeforeRules = "bypass-before-rules", Warning;
     BypassUnknown = "bypass-unknown", Warning;
     StuckNoListener = "stuck-no-listener", Critical;
     StuckNotAccepting = "stuck-not-accepting", Critical;

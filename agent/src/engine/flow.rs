@@ -8,6 +8,7 @@ use super::{
     Leg, Verdict,
     diagnose::{self, Judged},
     directory::{PodId, Who},
+    explain::Explained,
     facts::{self, View},
     findings::Case,
     late::{CONTAINER_WAIT_US, Held, POD_WAIT_US},
@@ -86,6 +87,9 @@ impl Engine {
                 }
                 if !settled {
                     self.known.directory.give_up(delta.key.owner.cgroup);
+                }
+                if self.waits_for_rules(pod, container, delta, since) {
+                    return Way::Wait;
                 }
                 self.learn(pod, container, delta);
                 Way::Pod(pod, container)
@@ -234,7 +238,10 @@ impl Engine {
 
     fn judge(&mut self, b: &Bound<'_>, outcome: Outcome, n: u64) -> (Leg, Verdict) {
         let key = &b.delta.key;
-        let (leg, verdict) = judge(&self.facts(b, outcome));
+        let explained = (outcome == Outcome::Established)
+            .then(|| self.explained(b.pod, &b.view, key))
+            .flatten();
+        let (leg, verdict) = judge(&self.facts(b, outcome, explained.as_ref()));
         self.ledger
             .count(b.pod, key.direction, outcome, (leg, verdict), n);
         if outcome == Outcome::Established && key.direction == Direction::Outbound {
@@ -252,6 +259,7 @@ impl Engine {
             leg,
             verdict,
             refusals: self.refusals(b, leg, outcome, n),
+            explained: explained.as_ref(),
         };
         self.diagnose(&judged);
         (leg, verdict)
@@ -269,7 +277,7 @@ impl Engine {
         }
     }
 
-    fn facts(&self, b: &Bound<'_>, outcome: Outcome) -> Facts {
+    fn facts(&self, b: &Bound<'_>, outcome: Outcome, explained: Option<&Explained>) -> Facts {
         let surroundings = Surroundings::of(&self.known);
         let scene = surroundings.scene(b.pod);
         let (key, view) = (&b.delta.key, &b.view);
@@ -277,10 +285,13 @@ impl Engine {
         let unanswered = outcome == Outcome::Refused
             && scene
                 .is_some_and(|s| diagnose::refused_capture(&s, view.family, self.now, sees_resets));
-        let cause = scene.map_or(super::Reason::None, |s| {
-            let has_ipv4 = s.entry.pod.ips.iter().any(std::net::IpAddr::is_ipv4);
-            s.watch.cause(key, view, s.intent, has_ipv4)
-        });
+        let signs = || {
+            scene.map_or(super::Reason::None, |s| {
+                let has_ipv4 = s.entry.pod.ips.iter().any(std::net::IpAddr::is_ipv4);
+                s.watch.cause(key, view, s.intent, has_ipv4)
+            })
+        };
+        let cause = explained.map_or_else(signs, |explained| explained.reason);
         Facts {
             direction: key.direction,
             party: view.party,

@@ -68,7 +68,7 @@ impl Engine {
             Input::Signal(signal) => self.signal(signal),
             Input::Change(change) => self.change(change),
             Input::Queues { netns, queues } => self.queues(netns, &queues),
-            Input::Rules(reading) => self.known.rulebook.read(self.now, reading),
+            Input::Rules(reading) => self.rules(*reading),
             Input::Coverage(coverage) => self.coverage(coverage),
             Input::Stats(stats) => self.stats = stats,
         }

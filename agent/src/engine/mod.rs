@@ -6,11 +6,13 @@
 
 mod binding;
 mod board;
+mod consult;
 mod diagnose;
 mod directory;
 mod draw;
 mod edges;
 mod expiry;
+mod explain;
 mod facts;
 mod finding;
 mod findings;

@@ -1,17 +1,28 @@
-//! The rules of every network namespace, as last read, and who changed them last.
+//! The rules of every network namespace: as they are, as they were, and who changed them.
 //!
 //! Nothing here knows pods: a namespace may have rules before it has a pod. What is known
-//! goes with the namespace, because its number is used again.
+//! goes with the namespace, because its number is used again. Hundreds of pods have the same
+//! rules, so those are kept once.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Weak},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::RulesReading;
-use crate::model::{Family, NetnsId, Process, RulesBackend, Time};
+use super::{RulesRead, RulesReading, RulesSource};
+use crate::{
+    model::{Family, NetnsId, Process, RulesBackend, Time},
+    rules::Ruleset,
+};
 
 /// Namespaces with rules or changes.
 const MAX_NAMESPACES: usize = 16_384;
+/// Earlier rules kept of a namespace: enough for a flush in several steps.
+const MAX_EARLIER: usize = 4;
+/// A namespace whose rules contradict what is seen is read again after so long at the earliest.
+const ASK_AGAIN_US: u64 = 5_000_000;
 
 /// A change of rules that the kernel told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,22 +39,57 @@ pub struct RulesChange {
     pub process: Process,
 }
 
+/// The rules of a namespace over some time.
+#[derive(Clone, Debug)]
+pub(super) struct Read {
+    /// First time they were read.
+    pub(super) first: Time,
+    /// Last time they were read.
+    pub(super) last: Time,
+    /// How each kind of rules was read.
+    pub(super) sources: Vec<(RulesSource, RulesRead)>,
+    /// The rules.
+    pub(super) rules: Arc<Ruleset>,
+    /// The change that led to them, where the kernel told.
+    pub(super) by: Option<RulesChange>,
+}
+
+impl Read {
+    /// Whether everything there is for this family was read and understood in its outline.
+    pub(super) fn is_known(&self, family: Family) -> bool {
+        self.sources
+            .iter()
+            .filter(|(source, _)| source.family().is_none_or(|f| f == family))
+            .all(|(_, read)| read.is_known())
+    }
+}
+
 /// What is known of the rules of one namespace.
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    /// The last reading, and when it came.
-    pub(super) reading: Option<(Time, Box<RulesReading>)>,
+    /// As they are.
+    pub(super) now: Option<Read>,
+    /// As they were before, latest first.
+    pub(super) earlier: VecDeque<Read>,
     /// The last change told.
     pub(super) changed: Option<RulesChange>,
     /// Changes told since the namespace was first heard of.
     pub(super) changes: u64,
+    /// When a reading was asked for.
+    asked: Option<Time>,
 }
 
 /// The rules of all namespaces.
 #[derive(Debug, Default)]
 pub(super) struct Rulebook {
     pages: BTreeMap<NetnsId, Page>,
+    shared: Vec<Weak<Ruleset>>,
+    /// Namespaces that had no room.
     pub(super) refused: u64,
+    /// Namespaces to be read now.
+    wanted: BTreeSet<NetnsId>,
+    /// Some namespace was read in full: rules can be read here.
+    pub(super) readable: bool,
 }
 
 impl Rulebook {
@@ -53,9 +99,35 @@ impl Rulebook {
     }
 
     /// A reading came in.
-    pub(super) fn read(&mut self, at: Time, reading: Box<RulesReading>) {
-        if let Some(page) = self.page(reading.netns) {
-            page.reading = Some((at, reading));
+    pub(super) fn read(&mut self, at: Time, mut reading: RulesReading) {
+        self.readable |= reading.is_complete();
+        let mut rules = std::mem::take(&mut reading.ruleset);
+        rules.forget_counters();
+        let rules = self.share(rules);
+        let Some(page) = self.page(reading.netns) else {
+            return;
+        };
+        let same = page.now.as_mut().filter(|now| {
+            now.sources == reading.sources
+                && (Arc::ptr_eq(&now.rules, &rules) || now.rules == rules)
+        });
+        if let Some(now) = same {
+            now.last = at;
+            return;
+        }
+        // A change told before the rules were last read led to those.
+        let since = page.now.as_ref().map(|now| now.first);
+        let fresh = |change: &RulesChange| since.is_none_or(|since| change.at > since);
+        let before = page.now.replace(Read {
+            first: at,
+            last: at,
+            sources: reading.sources,
+            rules,
+            by: page.changed.clone().filter(fresh),
+        });
+        if let Some(before) = before {
+            page.earlier.push_front(before);
+            page.earlier.truncate(MAX_EARLIER);
         }
     }
 
@@ -67,9 +139,27 @@ impl Rulebook {
         }
     }
 
+    /// Wants this namespace read, unless it was wanted a moment ago.
+    pub(super) fn ask(&mut self, at: Time, netns: NetnsId) {
+        let Some(page) = self.pages.get_mut(&netns) else {
+            return;
+        };
+        let recently = |asked: Time| at.micros_since(asked) < ASK_AGAIN_US;
+        if !page.asked.is_some_and(recently) {
+            page.asked = Some(at);
+            self.wanted.insert(netns);
+        }
+    }
+
+    /// The next namespace to be read.
+    pub(super) fn next_wanted(&mut self) -> Option<NetnsId> {
+        self.wanted.pop_first()
+    }
+
     /// The namespace is gone.
     pub(super) fn gone(&mut self, netns: NetnsId) {
         self.pages.remove(&netns);
+        self.wanted.remove(&netns);
     }
 
     fn page(&mut self, netns: NetnsId) -> Option<&mut Page> {
@@ -78,5 +168,20 @@ impl Rulebook {
             return None;
         }
         Some(self.pages.entry(netns).or_default())
+    }
+
+    /// The same rules of another namespace, if there are any: kept once.
+    fn share(&mut self, rules: Ruleset) -> Arc<Ruleset> {
+        self.shared.retain(|known| known.strong_count() > 0);
+        let known = self
+            .shared
+            .iter()
+            .filter_map(Weak::upgrade)
+            .find(|known| **known == rules);
+        known.unwrap_or_else(|| {
+            let rules = Arc::new(rules);
+            self.shared.push(Arc::downgrade(&rules));
+            rules
+        })
     }
 }

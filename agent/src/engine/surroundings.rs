@@ -62,6 +62,7 @@ impl<'a> Surroundings<'a> {
             ns: entry.netns.and_then(|n| self.known.sockets.of(n)),
             watch: self.known.watches.get(&pod).unwrap_or(&self.unwatched),
             late: &self.known.late,
+            rules: entry.netns.and_then(|n| self.known.rulebook.of(n)),
             sees_nat: self.sees_nat,
         })
     }

@@ -334,6 +334,14 @@ impl Ruleset {
         !self.tables.iter().any(Table::has_effect)
     }
 
+    /// Without counters, equal rules are equal.
+    pub fn forget_counters(&mut self) {
+        let chains = self.tables.iter_mut().flat_map(|table| &mut table.chains);
+        for rule in chains.flat_map(|chain| &mut chain.rules) {
+            rule.packets = None;
+        }
+    }
+
     /// Keeps a problem, or counts it where there are too many.
     pub(super) fn problem(&mut self, backend: Backend, line: usize, what: impl Into<String>) {
         if self.problems.len() >= MAX_PROBLEMS {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Action, Backend, Chain, Hook, Ruleset, Step, Table};
+use super::{Action, Backend, Chain, Hook, Rule, Ruleset, Step, Table};
 use crate::model::{Direction, Family};
 
 /// A rule that sends traffic to another place than it was made to.
@@ -80,6 +80,19 @@ pub fn strays(rules: &Ruleset, family: Family) -> Vec<Stray> {
     found
 }
 
+impl Ruleset {
+    /// The rule that a step names.
+    #[must_use]
+    pub fn rule_at(&self, step: &Step) -> Option<&Rule> {
+        let same = |table: &&Table| {
+            table.backend == step.backend && table.family == step.family && table.name == step.table
+        };
+        let chain = self.tables.iter().find(same)?.chain(&step.chain)?;
+        let number = usize::try_from(step.number?).ok()?;
+        chain.rules.get(number.checked_sub(1)?)
+    }
+}
+
 fn tables(rules: &Ruleset, family: Family) -> impl Iterator<Item = &Table> {
     rules
         .tables
@@ -106,7 +119,7 @@ fn reached(table: &Table, hooks: impl Fn(Hook) -> bool) -> BTreeSet<usize> {
         let Some(chain) = table.chains.get(index).filter(|_| reached.insert(index)) else {
             continue;
         };
-        for action in chain.rules.iter().flat_map(super::Rule::actions) {
+        for action in chain.rules.iter().flat_map(Rule::actions) {
             follow(action, &mut open);
         }
     }

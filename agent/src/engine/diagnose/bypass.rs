@@ -22,7 +22,10 @@ pub(super) fn bypassed(
     findings: &mut Findings,
     render: Render<'_>,
 ) {
-    let code = code(j.key.direction, reason, scene);
+    let code = match j.explained {
+        Some(_) => code_by_rules(j.key.direction, reason),
+        None => code_by_signs(j.key.direction, reason, scene),
+    };
     // Nothing is captured at all, and a finding says so: this is one more symptom of it.
     let root = findings
         .get(j.pod, Code::BypassNoRules)
@@ -38,6 +41,7 @@ pub(super) fn bypassed(
     witnesses(case, j, scene);
     arrival_fact(case, j);
     history_fact(case, j, scene.watch);
+    rules_facts(case, j);
     if matches!(code, Code::BypassProxyUid | Code::BypassProxyGid) {
         // What the spec foretold has happened: one finding, with the traffic.
         findings.absorb(j.at, j.pod, code, Code::BypassSharedUid, render);
@@ -64,7 +68,36 @@ pub(super) fn captures_inbound(scene: &Scene<'_>) -> bool {
     scene.watch.captures(Direction::Inbound) || scene.ns.is_some_and(|ns| ns.redirects_to(port))
 }
 
-fn code(direction: Direction, reason: Reason, scene: &Scene<'_>) -> Code {
+/// The rules themselves name the cause.
+const fn code_by_rules(direction: Direction, reason: Reason) -> Code {
+    match (direction, reason) {
+        (_, Reason::Ipv6) => Code::BypassIpv6,
+        (_, Reason::NoRules) => Code::BypassNoRules,
+        (_, Reason::RulesRemoved) => Code::BypassRulesRemoved,
+        (_, Reason::RulesBackend) => Code::BypassRulesBackend,
+        (_, Reason::BeforeRules) => Code::BypassBeforeRules,
+        (_, Reason::Unknown) => Code::BypassUnknown,
+        (Direction::Inbound, _) => Code::BypassInboundDirect,
+        (Direction::Outbound, Reason::ProxyUid) => Code::BypassProxyUid,
+        (Direction::Outbound, Reason::ProxyGid) => Code::BypassProxyGid,
+        (Direction::Outbound, _) => Code::BypassRulesPartial,
+    }
+}
+
+fn rules_facts(case: &mut Case, j: &Judged<'_>) {
+    let Some(explained) = j.explained else {
+        return;
+    };
+    for (what, text) in &explained.facts {
+        case.state(j.at, what, text.clone());
+    }
+    if case.code != Code::BypassUnknown {
+        case.witnesses.insert("live rules of the network namespace");
+    }
+}
+
+/// Rules are not known: what else was seen of the pod's traffic must do.
+fn code_by_signs(direction: Direction, reason: Reason, scene: &Scene<'_>) -> Code {
     match (direction, reason) {
         (_, Reason::Ipv6) => Code::BypassIpv6,
         (Direction::Inbound, _)
@@ -161,10 +194,16 @@ pub(super) fn intercepted(
         let by = |c: &Case| *c.about.get(j.key.direction, j.view.family);
         findings.get(j.pod, code).is_some_and(by)
     };
-    let fixed: Vec<Code> = [Code::BypassNoRules, Code::BypassIpv6]
-        .into_iter()
-        .filter(|code| about(*code))
-        .collect();
+    let fixed: Vec<Code> = [
+        Code::BypassNoRules,
+        Code::BypassIpv6,
+        Code::BypassRulesPartial,
+        Code::BypassRulesRemoved,
+        Code::BypassRulesBackend,
+    ]
+    .into_iter()
+    .filter(|code| about(*code))
+    .collect();
     for code in fixed {
         findings.resolve(j.at, Some(j.pod), code, render);
     }

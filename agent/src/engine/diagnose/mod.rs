@@ -26,15 +26,17 @@ use super::{
     Leg, Verdict,
     directory::{PodEntry, PodId},
     edges::Comm,
+    explain::Explained,
     facts::View,
     findings::{Findings, Render, Sample},
     late::Late,
+    rulebook::Page,
     sockets::Namespace,
     watch::{Refusals, Watch},
 };
 use crate::{
     mesh::Intent,
-    model::{Direction, EdgeKey, NO_ID, Outcome, Time},
+    model::{Direction, EdgeKey, Family, NO_ID, Outcome, Time},
 };
 
 /// One outcome of one edge, judged.
@@ -52,6 +54,8 @@ pub(super) struct Judged<'a> {
     pub(super) verdict: Verdict,
     /// The proxy was refused: how often in a row.
     pub(super) refusals: Option<Refusals>,
+    /// What the live rules say, if it should have been captured and was not.
+    pub(super) explained: Option<&'a Explained>,
 }
 
 /// What is known around a pod.
@@ -63,11 +67,19 @@ pub(super) struct Scene<'a> {
     pub(super) watch: &'a Watch,
     /// What is held back, not judged yet.
     pub(super) late: &'a Late,
+    /// The rules of its namespace, if they were ever read.
+    pub(super) rules: Option<&'a Page>,
     /// NAT's decisions are seen here.
     pub(super) sees_nat: bool,
 }
 
 impl Scene<'_> {
+    /// Whether the rules of this family are known, so that no sign need stand in for them.
+    fn knows_rules(&self, family: Family) -> bool {
+        let now = self.rules.and_then(|page| page.now.as_ref());
+        now.is_some_and(|now| now.is_known(family))
+    }
+
     /// Connections the pod dialed are held back: what they say is not known yet.
     fn outbound_waits(&self) -> bool {
         let waits = |netns| self.late.waits(netns, Direction::Outbound);

@@ -21,6 +21,13 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
     let port = top.first().map_or(0, |(d, _)| d.port());
     match case.code {
         Code::BypassNoRules => no_rules(entry, scene),
+        Code::BypassRulesPartial => format!(
+            "{} Until then, whatever writes rules in pods beside the mesh (other CNI plugins, node agents, scripts) is the first to ask.",
+            no_rules(entry, scene)
+        ),
+        Code::BypassRulesBackend => "Let everything that writes rules in this pod use one netfilter backend: the images of the mesh's init container or CNI plugin and of every other tool that runs iptables here (look at `iptables --version` in each: legacy or nf_tables). Then make the pod again.".to_owned(),
+        Code::BypassRulesRemoved => removed(case, entry),
+        Code::BypassBeforeRules => before_rules(scene),
         Code::BypassProxyUid => {
             let uid = scene.and_then(|s| s.intent.proxy_uid).unwrap_or_default();
             format!(
@@ -80,6 +87,25 @@ fn no_rules(entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {
         |init| format!(
             "Delete {pod} so that it is made again with its rules. If that does not help, read the log of init container {init}, which installs them: wrong iptables backend or missing NET_ADMIN are the usual reasons."
         ),
+    )
+}
+
+fn removed(case: &Case, entry: Option<&PodEntry>) -> String {
+    let pod = entry.map_or_else(|| "the pod".to_owned(), |e| e.pod.key.to_string());
+    let who = case
+        .fact("changed_by")
+        .filter(|who| who.starts_with("process "));
+    let who = who.map_or_else(
+        || "Find what flushes rules on this node (a firewall service, a CNI agent, kube-proxy's clean-up, a script) and stop it".to_owned(),
+        |who| format!("Stop what removed them ({who})"),
+    );
+    format!("{who}; then delete {pod} so that it is made again with its rules.")
+}
+
+fn before_rules(scene: Option<&Scene<'_>>) -> String {
+    format!(
+        "Connections that are open when the rules come stay as they are: restart the app's container to end them. So that it does not happen again, let {} start before the app (native sidecar, or hold the app until the proxy is ready), and let the rules be installed before any container runs.",
+        proxy(scene)
     )
 }
 

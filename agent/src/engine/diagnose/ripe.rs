@@ -43,9 +43,13 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             let sure = !case.containers.is_empty() || case.connections >= 3;
             sure.then_some(case.first)
         }
-        Code::BypassNoRules => Some(after_start(case, since)),
+        Code::BypassNoRules
+        | Code::BypassRulesPartial
+        | Code::BypassRulesRemoved
+        | Code::BypassRulesBackend => Some(after_start(case, since)),
+        Code::BypassBeforeRules => Some(case.first),
         Code::BypassIpv6 => {
-            let compared = has_captured_ipv4(scene);
+            let compared = has_captured_ipv4(scene) || scene.knows_rules(Family::Ipv6);
             let wait = if compared { 0 } else { 1_500_000 };
             Some(after_start(case, since).max(case.first.plus_micros(wait)))
         }
@@ -53,7 +57,8 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             // Outbound traffic may still show that nothing at all is captured.
             let known = scene.watch.captures(Direction::Outbound)
                 || scene.watch.leaks(Direction::Outbound)
-                || super::bypass::captures_inbound(scene);
+                || super::bypass::captures_inbound(scene)
+                || knows_rules(case, scene);
             if !known && scene.outbound_waits() {
                 // It is about to; asked again as soon as it is judged.
                 return None;
@@ -65,6 +70,13 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         Code::StuckNoListener => no_listener(case, scene),
         Code::StuckAppRefused => app_refused(case, since, spans),
     }
+}
+
+/// Whether the rules for everything the case is about are known.
+fn knows_rules(case: &Case, scene: &Scene<'_>) -> bool {
+    [Family::Ipv4, Family::Ipv6]
+        .into_iter()
+        .all(|f| !*case.about.get(Direction::Inbound, f) || scene.knows_rules(f))
 }
 
 /// At once in a pod that has run for a while, else when it has.

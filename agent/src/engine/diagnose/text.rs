@@ -74,6 +74,16 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             "{n} of {pod} went around the proxy: {}",
             nothing_redirected(case)
         ),
+        Code::BypassRulesPartial => partial(case, &n, &pod),
+        Code::BypassRulesBackend => format!(
+            "{n} of {pod} went around the proxy: two netfilter backends redirect here, and not alike"
+        ),
+        Code::BypassRulesRemoved => {
+            format!("the rules of {pod} were removed while it ran: {n} went around the proxy since")
+        }
+        Code::BypassBeforeRules => {
+            format!("{n} of {pod} went around the proxy because they are older than its rules")
+        }
         Code::BypassProxyUid => format!(
             "{who} of {pod} runs as the proxy's user {}, so the rules let its connections past the proxy",
             ids.0
@@ -109,6 +119,19 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             plural(u64::try_from(case.sources.size().0).unwrap_or(0), "signal")
         ),
     }
+}
+
+fn partial(case: &Case, n: &str, pod: &str) -> String {
+    let why = if let Some(to) = case.fact("redirected_to") {
+        format!("the rules redirect them to {to}")
+    } else if case.fact("chain_not_reached").is_some() {
+        "the rules that redirect are there, and nothing leads to them".to_owned()
+    } else if case.fact("rule").is_some() {
+        "a rule lets them go that the spec does not ask for".to_owned()
+    } else {
+        "the rules are there, and none of them redirects these".to_owned()
+    };
+    format!("{n} of {pod} went around the proxy: {why}")
 }
 
 fn unknown(case: &Case, n: &str, pod: &str) -> String {
@@ -243,6 +266,10 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
     let intent = scene.intent;
     match case.code {
         Code::BypassNoRules
+        | Code::BypassRulesPartial
+        | Code::BypassRulesRemoved
+        | Code::BypassRulesBackend
+        | Code::BypassBeforeRules
         | Code::BypassIpv6
         | Code::BypassUnknown
         | Code::BypassInboundDirect => {

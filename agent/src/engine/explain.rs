@@ -1,0 +1,361 @@
+//! Why a connection went another way than its pod's spec wants, by the rules that were live.
+//!
+//! The very connection is evaluated under the rules as they are, and where those do not
+//! explain it, as they were. What comes out is a reason that can be filed, and the facts a
+//! person needs to mend it: the rule that let it go, the chain nothing leads to, who removed
+//! the rules and when. Where rules are not known for sure, nothing is explained: the older,
+//! weaker signs decide then.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use super::{
+    Reason,
+    facts::View,
+    rulebook::{Page, Read, RulesChange},
+    verdict::Path,
+};
+use crate::{
+    mesh::Intent,
+    model::{Direction, EdgeKey, Family, NO_ID, Time},
+    rules::{self, Backend, Connection, Field, Outcome, Protocol, Redirector, Ruleset, Step},
+};
+
+/// Rules that appear within this time after a connection was counted may be younger than it:
+/// counts come up to a second late, and so do readings.
+const COUNTED_LATE_US: u64 = 2_500_000;
+
+/// A reason with its facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Explained {
+    /// The reason.
+    pub(super) reason: Reason,
+    /// What and why, for people.
+    pub(super) facts: Vec<(&'static str, String)>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) key: &'a EdgeKey,
+    pub(super) view: &'a View,
+    pub(super) intent: &'a Intent,
+    /// Addresses of the pod.
+    pub(super) own: &'a [IpAddr],
+    /// When it was counted.
+    pub(super) at: Time,
+}
+
+impl Question<'_> {
+    /// The port of the proxy it should have come to.
+    const fn port(&self) -> u16 {
+        match self.key.direction {
+            Direction::Outbound => self.intent.outbound_port,
+            Direction::Inbound => self.intent.inbound_port,
+        }
+    }
+
+    fn connection(&self) -> Connection {
+        let (key, own) = (self.key, self.own.to_vec());
+        let local = SocketAddr::new(key.local, key.local_port);
+        match key.direction {
+            Direction::Inbound => Connection::inbound(Protocol::Tcp, key.remote, local, Some(own)),
+            Direction::Outbound => {
+                let mut made = Connection::outbound(Protocol::Tcp, local, key.remote, Some(own));
+                let known = |id: u32| (id != NO_ID).then_some(id);
+                made.uid = known(key.owner.uid);
+                made.gid = known(key.owner.gid);
+                made
+            }
+        }
+    }
+}
+
+/// Whether the rules as they are would have captured a connection that was seen not to be:
+/// then they are not those it met, or something else is wrong.
+pub(super) fn contradicts(page: &Page, q: &Question<'_>) -> bool {
+    let now = page.now.as_ref();
+    now.is_some_and(|now| captured(&now.rules, &q.connection(), q.port()))
+}
+
+/// Explains a connection that was not captured; `None` where the rules are not known.
+pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
+    let now = page
+        .now
+        .as_ref()
+        .filter(|now| now.is_known(q.view.family))?;
+    let connection = q.connection();
+    let path = rules::evaluate(&now.rules, &connection);
+    let mut facts = Vec::new();
+    let reason = match path.outcome {
+        Outcome::Unknown => {
+            facts.push(("rules_not_clear", path.because.join("; ")));
+            return Some(Explained {
+                reason: Reason::Unknown,
+                facts,
+            });
+        }
+        Outcome::Redirected { port, .. } if port == q.port() => {
+            captured_now(page, now, q, &mut facts)
+        }
+        Outcome::Redirected { port, .. } => {
+            facts.push((
+                "redirected_to",
+                format!("port {port}, which is not the proxy's {}", q.port()),
+            ));
+            two_backends(&now.rules, q, &mut facts).unwrap_or(Reason::RulesPartial)
+        }
+        Outcome::Direct => direct(
+            page,
+            now,
+            q,
+            &connection,
+            path.decided_by.as_ref(),
+            &mut facts,
+        ),
+        // It was established: these rules are not the ones it met.
+        Outcome::Dropped | Outcome::Rejected => Reason::Unknown,
+    };
+    if let Some(step) = &path.decided_by {
+        facts.push(("rule", step.to_string()));
+    }
+    if reason == Reason::Unknown {
+        facts.push(("evaluation", one_line(&path.explain())));
+    }
+    Some(Explained { reason, facts })
+}
+
+/// The rules would capture it, and it was not: it is older than they are, or nobody knows.
+fn captured_now(
+    page: &Page,
+    now: &Read,
+    q: &Question<'_>,
+    facts: &mut Vec<(&'static str, String)>,
+) -> Reason {
+    let before = page.earlier.front();
+    let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q.port()));
+    let seen_to_come = before.is_some() || page.changes > 0;
+    let came_after = seen_to_come && q.at.micros_since(now.first) < COUNTED_LATE_US;
+    if was_there || !came_after {
+        return Reason::Unknown;
+    }
+    facts.push(("rules_since", ago(q.at, now.first, "counted")));
+    Reason::BeforeRules
+}
+
+fn direct(
+    page: &Page,
+    now: &Read,
+    q: &Question<'_>,
+    connection: &Connection,
+    decided_by: Option<&Step>,
+    facts: &mut Vec<(&'static str, String)>,
+) -> Reason {
+    if let Some(step) = decided_by
+        && let Some(reason) = let_go(&now.rules, step, q)
+    {
+        return reason;
+    }
+    if let Some(reason) = two_backends(&now.rules, q, facts) {
+        return reason;
+    }
+    let (direction, family) = (q.key.direction, q.view.family);
+    let all = rules::redirectors(&now.rules, direction, family);
+    let ours: Vec<&Redirector> = all.iter().filter(|r| r.sends_to(q.port())).collect();
+    if ours.iter().any(|r| r.reached) {
+        return Reason::RulesPartial;
+    }
+    if let Some(was) = removed(page, q, connection) {
+        removed_facts(now, was, q, connection, facts);
+        return Reason::RulesRemoved;
+    }
+    strays(&now.rules, family, &ours, facts);
+    if !ours.is_empty() || redirects_elsewhere(&all) {
+        return Reason::RulesPartial;
+    }
+    facts.push(("rules_seen", seen(&now.rules)));
+    absent(&now.rules, q)
+}
+
+/// What there is, by backend and family.
+fn seen(rules: &Ruleset) -> String {
+    let line = |table: &rules::Table| {
+        let n: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
+        format!(
+            "{} {} {} ({n} rules)",
+            table.backend.as_str(),
+            table.family.as_str(),
+            table.name
+        )
+    };
+    let with_rules = |table: &&rules::Table| table.has_effect();
+    let tables: Vec<String> = rules.tables.iter().filter(with_rules).map(line).collect();
+    if tables.is_empty() {
+        "none, in any backend and family".to_owned()
+    } else {
+        tables.join(", ")
+    }
+}
+
+/// Several backends redirect, and not alike: each was written by somebody who did not see the other.
+fn two_backends(
+    rules: &Ruleset,
+    q: &Question<'_>,
+    facts: &mut Vec<(&'static str, String)>,
+) -> Option<Reason> {
+    let all = rules::redirectors(rules, q.key.direction, q.view.family);
+    type Ways = BTreeSet<(Option<(u16, u16)>, bool)>;
+    let mut by_backend: BTreeMap<Backend, Ways> = BTreeMap::new();
+    for one in &all {
+        by_backend
+            .entry(one.step.backend)
+            .or_default()
+            .insert((one.ports, one.reached));
+    }
+    let first = by_backend.values().next()?;
+    if by_backend.values().all(|other| other == first) {
+        return None;
+    }
+    for backend in by_backend.keys() {
+        if let Some(one) = all.iter().find(|one| one.step.backend == *backend) {
+            facts.push((backend.as_str(), one.step.to_string()));
+        }
+    }
+    Some(Reason::RulesBackend)
+}
+
+/// Rules with this purpose are not there at all: what is there instead names the reason.
+fn absent(rules: &Ruleset, q: &Question<'_>) -> Reason {
+    let has = |direction, family| {
+        let port = match direction {
+            Direction::Outbound => q.intent.outbound_port,
+            Direction::Inbound => q.intent.inbound_port,
+        };
+        rules::redirectors(rules, direction, family)
+            .iter()
+            .any(|r| r.reached && r.sends_to(port))
+    };
+    let either = |family| has(Direction::Outbound, family) || has(Direction::Inbound, family);
+    if q.view.family == Family::Ipv6 && !either(Family::Ipv6) && either(Family::Ipv4) {
+        return Reason::Ipv6;
+    }
+    let other = match q.key.direction {
+        Direction::Outbound => Direction::Inbound,
+        Direction::Inbound => Direction::Outbound,
+    };
+    if has(other, q.view.family) {
+        Reason::RulesPartial
+    } else {
+        Reason::NoRules
+    }
+}
+
+/// A rule let it go by what it asks for.
+fn let_go(rules: &Ruleset, step: &Step, q: &Question<'_>) -> Option<Reason> {
+    let rule = rules.rule_at(step)?;
+    if rule.asks_for(Field::Uid) && Some(q.key.owner.uid) == q.intent.proxy_uid {
+        return Some(Reason::ProxyUid);
+    }
+    if rule.asks_for(Field::Gid) && Some(q.key.owner.gid) == q.intent.proxy_gid {
+        return Some(Reason::ProxyGid);
+    }
+    Some(Reason::RulesPartial)
+}
+
+/// The latest rules before these that would have captured it.
+fn removed<'a>(page: &'a Page, q: &Question<'_>, connection: &Connection) -> Option<&'a Read> {
+    page.earlier
+        .iter()
+        .find(|read| captured(&read.rules, connection, q.port()))
+}
+
+fn removed_facts(
+    now: &Read,
+    was: &Read,
+    q: &Question<'_>,
+    connection: &Connection,
+    facts: &mut Vec<(&'static str, String)>,
+) {
+    facts.push(("rules_removed", ago(q.at, now.first, "counted")));
+    facts.push((
+        "changed_by",
+        now.by.as_ref().map_or_else(
+            || "not known: this kernel does not tell who changes rules".to_owned(),
+            who,
+        ),
+    ));
+    if let Some(step) = rules::evaluate(&was.rules, connection).decided_by {
+        facts.push(("rule_before", step.to_string()));
+    }
+}
+
+fn who(change: &RulesChange) -> String {
+    let process = &change.process;
+    format!(
+        "process {}[{}], user {}, in {}",
+        process.comm,
+        process.pid,
+        change.uid,
+        change.backend.as_str()
+    )
+}
+
+/// Chains that nothing leads to and that do lead to the proxy.
+fn strays(
+    rules: &Ruleset,
+    family: Family,
+    ours: &[&Redirector],
+    facts: &mut Vec<(&'static str, String)>,
+) {
+    for stray in rules::strays(rules, family).iter().take(3) {
+        facts.push((
+            "chain_not_reached",
+            format!(
+                "{} {} {}: {} rules, and no rule leads there",
+                stray.backend.as_str(),
+                stray.table,
+                stray.chain,
+                stray.rules
+            ),
+        ));
+    }
+    if let Some(rule) = ours.iter().find(|r| !r.reached) {
+        facts.push(("rule_not_reached", rule.step.to_string()));
+    }
+}
+
+fn redirects_elsewhere(all: &[Redirector]) -> bool {
+    all.iter().any(|r| r.reached)
+}
+
+fn captured(rules: &Ruleset, connection: &Connection, port: u16) -> bool {
+    rules::evaluate(rules, connection).redirected_to() == Some(port)
+}
+
+fn ago(at: Time, then: Time, what: &str) -> String {
+    let (word, us) = if at >= then {
+        ("before", at.micros_since(then))
+    } else {
+        ("after", then.micros_since(at))
+    };
+    format!("{:.1} s {word} the connection was {what}", us as f64 / 1e6)
+}
+
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    lines.join(" ⏎ ")
+}
+
+/// Whether a connection seen this way is asked about at all.
+pub(super) const fn is_asked(view: &View) -> bool {
+    use super::verdict::{Expected, Party};
+    matches!(view.expected, Expected::Captured)
+        && matches!(view.party, Party::App)
+        && matches!(view.path, Path::Direct | Path::Elsewhere)
+}
