@@ -116,8 +116,11 @@ impl Engine {
             .directory
             .pod(pod)
             .and_then(|entry| entry.intent.as_ref());
+        // Loopback is everybody's; but then the other end is inside as well.
+        let remote = delta.key.remote.ip().to_canonical();
+        let inside = local.is_loopback() && (remote.is_loopback() || own.contains(&remote));
         own.is_empty()
-            || local.is_loopback()
+            || inside
             || local.is_unspecified()
             || own.contains(&local)
             || intent.is_some_and(|intent| {

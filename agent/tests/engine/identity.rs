@@ -304,3 +304,23 @@ fn a_pod_without_a_manifest_is_recognised_by_its_proxys_sockets() {
     node.edge(key, established(1));
     node.only(Code::BypassNoRules);
 }
+
+#[test]
+fn loopback_is_everybodys_but_the_other_end_is_not() {
+    let mut node = Node::running();
+    // What an earlier namespace of that number had redirected: accepted on loopback, from its own address.
+    let mut before = into(CgroupId(0), 1337, 15001, "10.0.0.99");
+    before.local = ip("127.0.0.1");
+    node.edge(before, established(10));
+    node.pass(5.0);
+    assert_eq!(
+        (bypassed(&mut node, "web-1"), unattributed(&mut node)),
+        (0, 10)
+    );
+    // The pod's own are the pod's.
+    before.remote = std::net::SocketAddr::new(ip("10.0.0.5"), 0);
+    node.edge(before, established(10));
+    node.pass(5.0);
+    assert_eq!(unattributed(&mut node), 10);
+    assert_eq!(node.told(), []);
+}
