@@ -10,6 +10,9 @@
     reason = "a panic is the test's failure"
 )]
 
+#[path = "rules/laws.rs"]
+mod laws;
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr},

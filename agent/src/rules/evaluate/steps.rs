@@ -29,6 +29,7 @@ impl<'a> Walk<'a> {
             return Turn::End(Outcome::Unknown);
         }
         let Some((table, chain)) = self.look_up(frame.at) else {
+            self.because("a rule leads to a chain that is not there");
             return Turn::End(Outcome::Unknown);
         };
         let Some(rule) = chain.rules.get(frame.rule) else {
