@@ -26,6 +26,7 @@ mod sidecar;
 mod soak;
 mod spec;
 mod suite;
+mod template;
 mod world;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::{Map, Value, json};
 
 use crate::spec::{Container, ContainerKind, Mesh, Pod};
+use crate::template;
 
 const ISTIO: &str = "traffic.sidecar.istio.io/";
 
@@ -72,6 +73,9 @@ fn template(pod: &Pod) -> Value {
     let (labels, annotations, init, sidecar) = match pod.mesh {
         Some(Mesh::Istio) => istio(pod),
         Some(Mesh::Linkerd) => linkerd(pod),
+        Some(Mesh::Consul) => template::consul(pod),
+        Some(Mesh::Kuma) => template::kuma(pod),
+        Some(Mesh::Ambient) => template::ambient(),
         None => (json!({}), json!({}), json!([]), None),
     };
     let mut containers = vec![app];

@@ -6,9 +6,10 @@
 //!
 //! It must never touch a namespace itself: it makes texts, [`crate::world`] installs them.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::spec::{Backend, Family, Mesh, Pod, Rules, Scenario};
+use crate::template;
 
 /// A text for one `iptables-restore --noflush`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,17 +90,16 @@ impl Mesh {
         match self {
             Self::Istio => "istio",
             Self::Linkerd => "linkerd",
+            Self::Consul => "consul",
+            Self::Kuma => "kuma",
+            Self::Ambient => "ambient",
         }
     }
 }
 
 fn builtin(set: &str, family: Family) -> Result<&'static str> {
-    Ok(match (set, family) {
-        ("istio", Family::Ipv4) => include_str!("../rules/istio-ipv4.rules"),
-        ("istio", Family::Ipv6) => include_str!("../rules/istio-ipv6.rules"),
-        ("linkerd", Family::Ipv4) => include_str!("../rules/linkerd-ipv4.rules"),
-        ("linkerd", Family::Ipv6) => include_str!("../rules/linkerd-ipv6.rules"),
-        _ => bail!("there is no rule set `{set}`: use istio or linkerd, or give the `text`"),
+    template::rules(set, family).with_context(|| {
+        format!("there is no rule set `{set}`: use istio, linkerd, consul, kuma or ambient, or give the `text`")
     })
 }
 

@@ -31,7 +31,14 @@ pub(crate) fn start_of(
         return Ok(None);
     };
     let name = format!("{}/proxy", pod.spec.name);
-    let place = place_in(pod, mesh.proxy_container(), None, None)?;
+    let place = match mesh.proxy_container() {
+        Some(container) => place_in(pod, container, None, None)?,
+        // The node's proxy: in the pod's network namespace, and in no cgroup of the pod.
+        None => Place {
+            netns: Some(pod.netns.clone()),
+            ..world.node()
+        },
+    };
     match pod.spec.proxy.kind {
         ProxyKind::None => Ok(None),
         ProxyKind::Toy => toy(world, scenario, pod, mesh, &place, &name).map(Some),
@@ -60,11 +67,14 @@ fn toy(
     let mut command = actor(place);
     command.arg("proxy").arg("--counters").arg(&counters);
     mesh.proxy_ports(spec, &mut command);
-    let source: &[&str] = if mesh == Mesh::Istio {
-        &["127.0.0.6", "::6"]
-    } else {
-        &[]
+    let source: &[&str] = match mesh {
+        Mesh::Istio | Mesh::Kuma => &["127.0.0.6", "::6"],
+        Mesh::Consul => &["127.0.0.1", "::1"],
+        Mesh::Linkerd | Mesh::Ambient => &[],
     };
+    if mesh == Mesh::Ambient {
+        command.args(["--mark", "1337", "--keep-source"]);
+    }
     for ip in source {
         command.args(["--inbound-source", ip]);
     }
@@ -115,11 +125,14 @@ fn listening_port(line: &str) -> Option<u16> {
 }
 
 impl Mesh {
-    /// The container that is the proxy.
-    pub(crate) fn proxy_container(self) -> &'static str {
+    /// The container that is the proxy, if it is one of the pod.
+    pub(crate) fn proxy_container(self) -> Option<&'static str> {
         match self {
-            Self::Istio => "istio-proxy",
-            Self::Linkerd => "linkerd-proxy",
+            Self::Istio => Some("istio-proxy"),
+            Self::Linkerd => Some("linkerd-proxy"),
+            Self::Consul => Some("consul-dataplane"),
+            Self::Kuma => Some("kuma-sidecar"),
+            Self::Ambient => None,
         }
     }
 
@@ -127,6 +140,9 @@ impl Mesh {
         let (outbound, inbound, own, admin): (&str, &str, &[&str], &[&str]) = match self {
             Self::Istio => ("15001", "15006", &["15020", "15021", "15090"], &["15000"]),
             Self::Linkerd => ("4140", "4143", &["4190", "4191"], &[]),
+            Self::Consul => ("15001", "20000", &["20200"], &["19000"]),
+            Self::Kuma => ("15001", "15006", &["9902"], &["9901"]),
+            Self::Ambient => ("15001", "15006", &["15008"], &[]),
         };
         if spec.outbound.0 {
             command.args(["--outbound", outbound]);

@@ -343,10 +343,15 @@ impl World {
             };
             text.push_str(&line);
         }
-        if pod.spec.mesh == Some(Mesh::Istio) && pod.families.contains(&Family::Ipv6) {
+        let binds = matches!(pod.spec.mesh, Some(Mesh::Istio | Mesh::Kuma));
+        if binds && pod.families.contains(&Family::Ipv6) {
             text.push_str("addr add ::6/128 dev lo nodad\n");
         }
-        batch(&name, &text)
+        batch(&name, &text)?;
+        match pod.spec.mesh {
+            Some(Mesh::Ambient) => route_back(&name, &pod.families),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -435,6 +440,24 @@ fn owned_netns(id: &str) -> Vec<String> {
 }
 
 /// Several `ip` commands in one namespace, in one process.
+/// Answers to a proxy that dials from the peer's address must come back to it.
+fn route_back(netns: &str, families: &[Family]) -> Result<()> {
+    for family in families {
+        let (option, all) = match family {
+            Family::Ipv4 => ("-4", "0.0.0.0/0"),
+            Family::Ipv6 => ("-6", "::/0"),
+        };
+        for line in [
+            "rule add fwmark 0x111/0xfff pref 32764 lookup 100".to_owned(),
+            format!("route add local {all} dev lo table 100"),
+        ] {
+            let mut ip = Command::new("ip");
+            command::run(ip.args(["-n", netns, option]).args(line.split(' ')))?;
+        }
+    }
+    Ok(())
+}
+
 fn batch(netns: &str, commands: &str) -> Result<()> {
     command::feed(
         Command::new("ip").args(["-n", netns, "-batch", "-"]),

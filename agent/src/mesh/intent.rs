@@ -131,6 +131,8 @@ pub struct Intent {
     pub describe: Vec<String>,
     /// What could not be understood (an unknown annotation value), each with what, where, what to do.
     pub problems: Vec<String>,
+    /// Users of the mesh's own init containers, as the spec gives them.
+    pub mesh_users: Vec<u32>,
     /// The lists behind [`Intent::outbound`] and [`Intent::inbound`].
     pub(super) rules: Rules,
 }
@@ -150,7 +152,13 @@ impl Intent {
     pub fn outbound_by(&self, uid: u32, to: SocketAddr, own: &[IpAddr]) -> Expectation {
         match self.outbound(to, own) {
             Expectation::Captured { port } => {
-                capture::expectation(self.rules.user(uid, to.port()), port)
+                let by = self.rules.user(uid, to.port());
+                // The mesh excludes its own init container's user by itself: nobody's choice.
+                let by = by.map(|by| match self.mesh_users.contains(&uid) {
+                    true => Exemption::MeshPort,
+                    false => by,
+                });
+                capture::expectation(by, port)
             }
             exempt @ Expectation::Exempt { .. } => exempt,
         }

@@ -103,6 +103,7 @@ fn intent(
         mesh_init_containers: [&members.init_containers[..], &members.helper_containers].concat(),
         inbound_bind: capture.inbound_bind.clone(),
         inbound_keeps_destination: rules.mode.value == Mode::TransparentInbound,
+        mesh_users: mesh_users(profile, pod),
         node_proxy: capture.proxy == Place::Node,
         inbound_keeps_source: capture.inbound_keeps_source,
         dns: rules.dns.clone(),
@@ -149,6 +150,19 @@ fn shared_ids(profile: &Profile, pod: &Pod, ids: (Option<u32>, Option<u32>)) -> 
         }
     }
     shared
+}
+
+/// Users of the mesh's own init containers; root is everybody's.
+fn mesh_users(profile: &Profile, pod: &Pod) -> Vec<u32> {
+    let members = &profile.members;
+    let own = [&members.init_containers, &members.helper_containers];
+    let own = |c: &&Container| own.iter().any(|names| names.contains(&c.name));
+    let users = pod
+        .containers
+        .iter()
+        .filter(own)
+        .filter_map(|c| c.run_as_user);
+    users.filter(|uid| *uid != 0).collect()
 }
 
 /// Ports of the proxy itself that the rules leave alone because a setting names them.

@@ -44,6 +44,12 @@ pub(crate) struct Options {
     /// Source addresses for connections to the own app
     #[arg(long)]
     inbound_source: Vec<IpAddr>,
+    /// Mark on its own packets (`SO_MARK`), by which the rules know them
+    #[arg(long)]
+    mark: Option<u32>,
+    /// Dials the app from the address of the peer
+    #[arg(long)]
+    keep_source: bool,
     /// Dials the app at this address and not at the one the peer asked for
     #[arg(long)]
     app_address: Option<IpAddr>,
@@ -131,7 +137,11 @@ fn accept(shared: &Arc<Shared>, side: Side, listener: &TcpListener) {
 
 fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
     let counters = &shared.counters;
-    let source: &[IpAddr] = match side {
+    let mut from = sock::From {
+        mark: shared.options.mark,
+        ..sock::From::default()
+    };
+    match side {
         Side::Own => {
             counters.add(&counters.served);
             serve::answer(downstream);
@@ -139,17 +149,21 @@ fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
         }
         Side::Outbound => {
             counters.add(&counters.outbound);
-            &[]
         }
         Side::Inbound => {
             counters.add(&counters.inbound);
-            &shared.options.inbound_source
+            from.source.clone_from(&shared.options.inbound_source);
+            if shared.options.keep_source {
+                let peer = downstream.peer_addr().map(sock::plain);
+                from.source.extend(peer.map(|peer| peer.ip()));
+                from.foreign = true;
+            }
         }
-    };
+    }
     let Some(to) = sock::original_destination(downstream) else {
         return;
     };
-    match sock::dial(target(shared, side, to), source, Duration::from_secs(5)) {
+    match sock::dial(target(shared, side, to), &from, Duration::from_secs(5)) {
         Ok(upstream) => {
             counters.add(&counters.dialed);
             // Either end may reset; what it came to is the ends' business.

@@ -66,14 +66,30 @@ pub(crate) fn plain(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// Opens a connection, from `source` if that is of the same family.
-pub(crate) fn dial(
-    to: SocketAddr,
-    source: &[std::net::IpAddr],
-    timeout: Duration,
-) -> io::Result<TcpStream> {
+/// From where a connection is opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct From {
+    /// Addresses, of which the one of the destination's family is taken.
+    pub(crate) source: Vec<std::net::IpAddr>,
+    /// They are not addresses of this host (`IP_TRANSPARENT`).
+    pub(crate) foreign: bool,
+    /// `SO_MARK`.
+    pub(crate) mark: Option<u32>,
+}
+
+/// Opens a connection.
+pub(crate) fn dial(to: SocketAddr, from: &From, timeout: Duration) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-    if let Some(ip) = source.iter().find(|ip| ip.is_ipv4() == to.is_ipv4()) {
+    if let Some(mark) = from.mark {
+        socket.set_mark(mark)?;
+    }
+    let mut source = from.source.iter();
+    if let Some(ip) = source.find(|ip| ip.is_ipv4() == to.is_ipv4()) {
+        match (from.foreign, ip.is_ipv4()) {
+            (true, true) => socket.set_ip_transparent_v4(true)?,
+            (true, false) => socket.set_ip_transparent_v6(true)?,
+            (false, _) => {}
+        }
         socket.bind(&SocketAddr::new(*ip, 0).into())?;
     }
     // SO_SNDTIMEO bounds a blocking connect(2), which is what most programs do.

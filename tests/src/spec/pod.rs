@@ -61,6 +61,12 @@ pub(crate) enum Mesh {
     Istio,
     /// Linkerd sidecar.
     Linkerd,
+    /// Consul, transparent proxy.
+    Consul,
+    /// Kuma.
+    Kuma,
+    /// Istio's ambient mode.
+    Ambient,
 }
 
 /// A container of the manifest.
