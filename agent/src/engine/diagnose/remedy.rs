@@ -1,4 +1,7 @@
 //! What to change, naming the exact setting, container, port or rule.
+//!
+//! Apart from the summary, because a remedy looks at the pod and its mesh's words while the summary only
+//! looks at the case. It must never tell anybody to change what the evidence does not show.
 
 use super::Scene;
 use crate::{

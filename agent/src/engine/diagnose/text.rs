@@ -114,11 +114,16 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         }
         Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
         Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
-        Code::AgentDegraded => format!(
-            "{} of this node's kernel cannot be had",
-            plural(u64::try_from(case.sources.size().0).unwrap_or(0), "signal")
-        ),
+        Code::AgentDegraded => degraded(case),
     }
+}
+
+fn degraded(case: &Case) -> String {
+    let missing = u64::try_from(case.sources.size().0).unwrap_or(0);
+    format!(
+        "{} of this node's kernel cannot be had",
+        plural(missing, "signal")
+    )
 }
 
 fn partial(case: &Case, n: &str, pod: &str) -> String {
