@@ -23,8 +23,10 @@ const YOUNG: Duration = Duration::from_secs(30);
 const YOUNG_EVERY: Duration = Duration::from_secs(1);
 /// Readings take at most one part of so many of a processor while there is something new…
 const SHARE_NEWS: u32 = 5;
-/// …and the regular ones alone one part of so many.
+/// …the regular ones alone one part of so many…
 const SHARE_REGULAR: u32 = 100;
+/// …and those of the young one of so many: when the agent starts, everybody is young.
+const SHARE_YOUNG: u32 = 20;
 /// Something new comes before what is only due, unless that has waited this long.
 const HEAD_START: Duration = Duration::from_secs(10);
 /// Nothing is believed unchanged for longer without reading it in full.
@@ -237,7 +239,11 @@ impl Plan {
         }
         place.known = known;
         let young = !told && now.duration_since(place.since) < YOUNG;
-        let after = if young { every.min(YOUNG_EVERY) } else { every };
+        let after = if young {
+            every.min(YOUNG_EVERY.max(all * SHARE_YOUNG))
+        } else {
+            every
+        };
         place.due = now + after + jitter(netns, after);
     }
 }

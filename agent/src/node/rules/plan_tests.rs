@@ -166,6 +166,16 @@ fn without_a_signal_the_young_are_looked_at_often() {
 }
 
 #[test]
+fn a_node_full_of_young_ones_is_still_cheap() {
+    let mut node = Node::new(100, false);
+    node.run(Duration::from_secs(30), COST);
+    let first = COST * 100;
+    let share = Duration::from_millis(1_500);
+    assert!(node.spent <= first + share, "{:?}", node.spent);
+    assert!(node.spent >= share / 2, "{:?}", node.spent);
+}
+
+#[test]
 fn what_is_gone_is_forgotten_and_room_is_bounded() {
     let mut node = Node::new(1, true);
     node.run(Duration::from_secs(1), COST);
