@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kit::{Netns, PATIENCE, REDIRECT, Reader, native, part, script, shown};
+use kit::{Netns, PATIENCE, REDIRECT, Reader, part, script, shown};
 use sidestep::{
     engine::RulesSource,
     model::RulesBackend,
@@ -50,16 +50,15 @@ fn every_kind_is_read_as_it_is_installed() {
         let rules: usize = rules.map(|chain| chain.rules.len()).sum();
         assert!(rules >= 8, "{source:?}: {rules}");
     }
-    let native: serde_json::Value = serde_json::from_str(native(&reading)).unwrap();
-    let tables: Vec<_> = native["nftables"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|entry| entry.get("table"))
-        .collect();
-    assert_eq!(tables.len(), 1, "{tables:?}");
-    assert_eq!(tables[0]["name"], "mine");
-    assert!(native.to_string().contains("4143"));
+    let native = part(&reading, RulesSource::Nft);
+    assert_eq!(native.tables.len(), 1, "{native:?}");
+    assert_eq!(native.tables[0].name, "mine");
+    assert!(format!("{native:?}").contains("4143"));
+    assert!(
+        reading.ruleset.problems.is_empty(),
+        "{:?}",
+        reading.ruleset.problems
+    );
 }
 
 #[test]
@@ -83,7 +82,9 @@ fn a_table_that_only_looks_like_iptables_is_read_as_nftables() {
     pod.exec("nft add rule ip nat mine tcp dport { 80, 81 } redirect to :15001");
     let mut reader = Reader::real();
     let reading = reader.reading(&pod, ["empty", "empty", "empty", "empty", "complete"]);
-    assert!(native(&reading).contains("15001"));
+    assert!(part(&reading, RulesSource::IptablesNft).is_empty());
+    let native = part(&reading, RulesSource::Nft);
+    assert!(format!("{native:?}").contains("15001"), "{native:?}");
 }
 
 #[test]
@@ -137,6 +138,29 @@ fn without_a_signal_a_change_is_found_all_the_same() {
     reader.until("nothing read for nothing", |r| {
         r.node.rules_stats().reads.contains_key("unchanged")
     });
+}
+
+#[test]
+fn packets_are_no_news() {
+    let pod = Netns::new("packets");
+    pod.exec("ip link set lo up");
+    pod.exec(&format!("iptables-legacy {REDIRECT}"));
+    pod.exec(&format!("iptables-nft {REDIRECT}"));
+    pod.exec("nft add table inet mine");
+    pod.exec("nft add chain inet mine out { type filter hook output priority 0 ; }");
+    pod.exec("nft add rule inet mine out counter");
+    pod.exec(
+        "nft add set inet mine seen { type ipv4_addr ; flags dynamic,timeout ; timeout 1h ; }",
+    );
+    pod.exec("nft add rule inet mine out update @seen { ip daddr }");
+    let mut reader = Reader::real();
+    let expected = ["complete", "empty", "complete", "empty", "complete"];
+    let before = reader.reading(&pod, expected);
+    pod.exec("bash -c echo>/dev/udp/127.0.0.1/9");
+    assert!(!pod.exec("nft list table inet mine").contains("packets 0"));
+    reader.readings.clear();
+    reader.node.read_rules(pod.id());
+    assert_eq!(reader.reading(&pod, expected).ruleset, before.ruleset);
 }
 
 #[test]
@@ -219,7 +243,7 @@ fn a_program_that_prints_without_end_is_cut() {
     // What iptables-nft could not read is read as nftables' own.
     let reading = reader.reading(&pod, ["empty", "empty", "too_big", "empty", "complete"]);
     assert!(part(&reading, RulesSource::IptablesNft).is_empty());
-    assert!(native(&reading).contains("15001") || !reading.is_complete());
+    assert!(!part(&reading, RulesSource::Nft).is_empty() && !reading.is_complete());
     reader.until("the trouble", |r| {
         r.troubles
             .iter()

@@ -138,9 +138,6 @@ pub struct RulesReading {
     pub sources: Vec<(RulesSource, RulesRead)>,
     /// What was read.
     pub ruleset: Ruleset,
-    /// nftables' own rules, as `nft` prints them in JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub native: Option<String>,
     /// Processor time it took, microseconds.
     pub took_us: u64,
 }

@@ -149,23 +149,20 @@ pub(crate) fn results(reading: &RulesReading) -> Vec<&str> {
     reading.sources.iter().map(|(_, r)| r.as_str()).collect()
 }
 
-/// The part of a reading that came from one program; for nft, its JSON.
+/// The part of a reading that came from one program.
 pub(crate) fn part(reading: &RulesReading, of: RulesSource) -> Ruleset {
     let tables = reading.ruleset.tables.iter().filter(|table| {
         let backend = match of {
             RulesSource::IptablesLegacy | RulesSource::Ip6tablesLegacy => Backend::Legacy,
-            _ => Backend::Nft,
+            RulesSource::IptablesNft | RulesSource::Ip6tablesNft => Backend::Nft,
+            RulesSource::Nft => Backend::Native,
         };
-        table.backend == backend && of.family().is_some_and(|f| table.family.includes(f))
+        table.backend == backend && of.family().is_none_or(|f| table.family.includes(f))
     });
     Ruleset {
         tables: tables.cloned().collect(),
         ..Ruleset::default()
     }
-}
-
-pub(crate) fn native(reading: &RulesReading) -> &str {
-    reading.native.as_deref().unwrap_or_default()
 }
 
 /// A reading as one text to look for something in.

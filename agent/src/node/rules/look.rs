@@ -23,9 +23,11 @@ use super::{
 use crate::{
     engine::{RulesRead, RulesSource},
     model::RulesBackend,
-    rules::{Backend, Ruleset, parse_save},
+    rules::{Backend, Ruleset, parse_nft, parse_save},
 };
 
+/// How nft prints everything: as JSON, and without its counters, so that packets are no news.
+const LIST: [&str; 4] = ["-s", "-j", "list", "ruleset"];
 /// How `iptables-nft-save` says that a table, or a part of it, is not its own.
 const NOT_ITS_OWN: &str = "use 'nft' tool";
 
@@ -50,8 +52,6 @@ pub(super) struct Found {
     texts: Vec<(RulesSource, String)>,
     /// What was read.
     pub(super) ruleset: Ruleset,
-    /// nftables' own rules as JSON.
-    pub(super) native: Option<String>,
     /// By which the next look can tell that nothing changed.
     pub(super) generation: Option<u32>,
     /// Nothing changed since [`Look::known`]; nothing was read.
@@ -79,9 +79,12 @@ fn understand(found: &mut Found) {
             RulesBackend::Legacy => Backend::Legacy,
             RulesBackend::Nft => Backend::Nft,
         };
-        match source.family() {
-            Some(family) => parse_save(&text, backend, family, &mut found.ruleset),
-            None => found.native = Some(text),
+        if let Some(family) = source.family() {
+            parse_save(&text, backend, family, &mut found.ruleset);
+        } else if let Err(error) = parse_nft(&text, &mut found.ruleset) {
+            let read = found.sources.iter_mut().filter(|(one, _)| *one == source);
+            read.for_each(|(_, read)| *read = RulesRead::Failed(error.to_string()));
+            found.generation = None;
         }
     }
 }
@@ -146,7 +149,8 @@ fn nftables(at: &Look<'_>, found: &mut Found) {
 }
 
 fn read_tables(at: &Look<'_>, tables: &[Table], found: &mut Found) {
-    // Tables that a program of iptables has read need not be read again as nftables' own.
+    // Tables that a program of iptables has read need not be read again as nftables' own;
+    // nft would show them all the same, and its parser leaves them out.
     let mut done: Vec<&Table> = Vec::new();
     for source in [RulesSource::IptablesNft, RulesSource::Ip6tablesNft] {
         let fits = |table: &&Table| {
@@ -177,14 +181,8 @@ fn read_tables(at: &Look<'_>, tables: &[Table], found: &mut Found) {
     let read = if tables.iter().all(|table| done.contains(&table)) {
         RulesRead::Empty
     } else {
-        print(at, RulesSource::Nft, &["-j", "list", "ruleset"], found)
+        print(at, RulesSource::Nft, &LIST, found)
     };
-    if read == RulesRead::Complete
-        && let Some((_, text)) = found.texts.last_mut()
-        && let Some(rest) = without_tables(text, &done)
-    {
-        *text = rest;
-    }
     found.sources.push((RulesSource::Nft, read));
 }
 
@@ -226,24 +224,6 @@ fn without_sections(text: &str, tables: &[&Table]) -> String {
     sections.filter(|section| !foreign(section)).collect()
 }
 
-/// nft's JSON without what is about these tables; `None` if it is not nft's JSON.
-fn without_tables(json: &str, tables: &[&Table]) -> Option<String> {
-    let mut whole: serde_json::Value = serde_json::from_str(json).ok()?;
-    let list = whole.get_mut("nftables")?.as_array_mut()?;
-    list.retain(|entry| {
-        let object = entry.as_object().and_then(|o| o.iter().next());
-        let Some((kind, body)) = object else {
-            return true;
-        };
-        let table = if kind == "table" { "name" } else { "table" };
-        let text = |key: &str| body.get(key).and_then(serde_json::Value::as_str);
-        !tables
-            .iter()
-            .any(|one| text("family") == Some(one.family_name()) && text(table) == Some(&one.name))
-    });
-    serde_json::to_string(&whole).ok()
-}
-
 /// Processor time used so far.
 fn cpu_us(who: UsageWho) -> u64 {
     let total = |usage: Usage| {
@@ -253,7 +233,6 @@ fn cpu_us(who: UsageWho) -> u64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 mod tests {
     use super::*;
 
@@ -269,27 +248,5 @@ mod tests {
         };
         let rest = without_sections(text, &[&table]);
         assert!(!rest.contains("*nat") && rest.contains("*filter"), "{rest}");
-    }
-
-    #[test]
-    fn what_is_read_already_is_left_out() {
-        let json = r#"{"nftables": [{"metainfo": {"version": "1"}},
-            {"table": {"family": "ip", "name": "nat", "handle": 1}},
-            {"chain": {"family": "ip", "table": "nat", "name": "OUTPUT"}},
-            {"table": {"family": "inet", "name": "nat", "handle": 2}},
-            {"rule": {"family": "inet", "table": "nat", "chain": "o", "expr": []}}]}"#;
-        let table = Table {
-            family: 2,
-            name: "nat".to_owned(),
-        };
-        let rest = without_tables(json, &[&table]).unwrap();
-        let rest: serde_json::Value = serde_json::from_str(&rest).unwrap();
-        let list = rest["nftables"].as_array().unwrap();
-        assert_eq!(list.len(), 3);
-        assert!(
-            list.iter().all(|e| !e.to_string().contains(r#""ip""#)),
-            "{list:?}"
-        );
-        assert_eq!(without_tables("no json", &[]), None);
     }
 }

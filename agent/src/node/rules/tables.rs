@@ -66,19 +66,6 @@ impl Table {
             _ => None,
         }
     }
-
-    /// Name of its family in nftables' own words.
-    pub(super) fn family_name(&self) -> &'static str {
-        match self.family {
-            1 => "inet",
-            2 => "ip",
-            3 => "arp",
-            5 => "netdev",
-            7 => "bridge",
-            10 => "ip6",
-            _ => "",
-        }
-    }
 }
 
 /// Whether the kernel has nftables.

@@ -294,7 +294,6 @@ impl Work {
             netns: next.netns,
             sources: found.sources,
             ruleset: found.ruleset,
-            native: found.native,
             took_us: found.took_us,
         };
         let wrong = reading.sources.iter();
@@ -342,7 +341,7 @@ impl Work {
 /// A number by which two readings of the same rules are known to be the same.
 fn fingerprint(reading: &RulesReading) -> u64 {
     let mut hash = Hashed::default();
-    let what = (&reading.sources, &reading.ruleset, &reading.native);
+    let what = (&reading.sources, &reading.ruleset);
     // Neither plain data nor a hash has a way to fail; if they did, every reading would be news.
     if serde_json::to_writer(&mut hash, &what).is_err() {
         hash.0.write_u64(reading.took_us);
