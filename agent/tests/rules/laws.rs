@@ -248,6 +248,38 @@ fn more_doubts_than_ways_is_unknown() {
     assert_eq!(path.outcome, Outcome::Unknown);
 }
 
+/// Legacy and nft tables run side by side, and no tool tells which of two equal priorities is first.
+#[test]
+fn tables_of_equal_priority_must_agree_to_be_certain() {
+    let two = |legacy: u16, nft: u16| {
+        let text = |port: u16| format!("*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports {port}\n");
+        let mut rules = read(&text(legacy));
+        parse_save(&text(nft), Backend::Nft, Family::Ipv4, &mut rules);
+        evaluate(&rules, &connections()[0])
+    };
+    assert_eq!(two(15001, 15001).redirected_to(), Some(15001));
+    let differ = two(15001, 15006);
+    assert_eq!(
+        (differ.outcome, differ.decided_by),
+        (Outcome::Unknown, None)
+    );
+    assert!(differ.because[0].contains("same priority"));
+}
+
+/// A redirected connection still has to pass the filters, at its new place.
+#[test]
+fn a_redirected_connection_can_be_dropped_on_its_way_in() {
+    let mut text =
+        "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n*filter\n".to_owned();
+    text += "-A INPUT -i lo -p tcp --dport 15001 -j DROP\n-A OUTPUT -p tcp --dport 80 -j REJECT\nCOMMIT\n";
+    let path = evaluate(&read(&text), &connections()[0]);
+    assert_eq!(path.outcome, Outcome::Dropped);
+    assert_eq!(
+        path.decided_by.map(|step| step.chain),
+        Some("INPUT".to_owned())
+    );
+}
+
 /// `cargo test --release --test rules -- --ignored --nocapture how_long`
 #[test]
 #[ignore = "a measurement"]
