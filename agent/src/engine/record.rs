@@ -168,6 +168,11 @@ pub fn read(text: &str) -> Result<(Header, Vec<Entry>), RecordError> {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 mod tests {
     use super::*;
+    use crate::{
+        engine::{RulesRead, RulesReading, RulesSource},
+        model::{Family, NetnsId, Process, RulesBackend, Signal},
+        rules::Backend,
+    };
 
     #[test]
     fn round_trip() {
@@ -179,6 +184,40 @@ mod tests {
             input: Input::Tick,
         };
         assert_eq!(read(&text).unwrap(), (header, vec![entry]));
+    }
+
+    #[test]
+    fn rules_come_back_as_they_were() {
+        let mut ruleset = crate::rules::Ruleset::default();
+        let text =
+            "*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n";
+        crate::rules::parse_save(text, Backend::Legacy, Family::Ipv4, &mut ruleset);
+        assert!(!ruleset.is_empty());
+        let reading = RulesReading {
+            netns: NetnsId(5),
+            sources: vec![
+                (RulesSource::IptablesLegacy, RulesRead::Complete),
+                (RulesSource::Nft, RulesRead::Failed("why".to_owned())),
+            ],
+            ruleset,
+            took_us: 7,
+        };
+        let changed = Signal::RulesChanged {
+            netns: NetnsId(5),
+            at: Time(4),
+            backend: RulesBackend::Nft,
+            family: None,
+            uid: 0,
+            process: Process {
+                pid: 9,
+                comm: "nft".to_owned(),
+            },
+        };
+        for input in [Input::Rules(Box::new(reading)), Input::Signal(changed)] {
+            let line = write_input(Time(6), &input).unwrap();
+            let entry = read_input(2, &line).unwrap().unwrap();
+            assert_eq!(entry, Entry { at: Time(6), input });
+        }
     }
 
     #[test]

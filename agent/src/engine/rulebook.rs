@@ -185,3 +185,30 @@ impl Rulebook {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let change = RulesChange {
+            at: Time(1),
+            backend: RulesBackend::Nft,
+            family: None,
+            uid: 0,
+            process: Process {
+                pid: 1,
+                comm: "nft".to_owned(),
+            },
+        };
+        let mut book = Rulebook::default();
+        for netns in 0..20_000 {
+            book.changed(NetnsId(netns), change.clone());
+        }
+        assert_eq!(book.pages.len(), MAX_NAMESPACES);
+        assert_eq!(book.refused, 20_000 - MAX_NAMESPACES as u64);
+        book.gone(NetnsId(1));
+        assert!(book.of(NetnsId(1)).is_none());
+    }
+}
