@@ -48,7 +48,6 @@ fn reading(texts: &[(Backend, Family, &str)]) -> Input {
         netns: MESHED,
         sources: RulesSource::ALL.map(read).to_vec(),
         ruleset,
-        native: None,
         took_us: 1,
     }))
 }
