@@ -60,6 +60,8 @@ pub(crate) enum Program {
     Agent,
     /// `sidestep-tests`
     Tests,
+    /// `sidestep-differential`
+    Differential,
 }
 
 impl Program {
@@ -67,6 +69,7 @@ impl Program {
         match self {
             Self::Agent => "sidestep",
             Self::Tests => "sidestep-tests",
+            Self::Differential => "sidestep-differential",
         }
     }
 }

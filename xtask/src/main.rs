@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod cache;
 mod demo;
+mod differential;
 mod lint;
 mod paths;
 mod process;
@@ -46,6 +47,8 @@ enum Command {
     Bench(bench::Options),
     /// Run the agent under load for a long time
     Soak(soak::Options),
+    /// Compare the evaluation of random rules with what the kernel does
+    Differential(differential::Options),
     /// Run scenarios: a small world, the agent, and the one right answer
     Scenario(scenario::Options),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::Differential(options) => differential::run(&options),
         Command::Scenario(options) => scenario::run(&options),
     };
     match result {

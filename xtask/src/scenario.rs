@@ -94,8 +94,10 @@ pub(crate) struct Programs {
 
 /// Where scenarios run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
+    /// This machine.
     Host,
+    /// A virtual machine.
     Vm(Kernel),
 }
 
@@ -144,7 +146,8 @@ pub(crate) fn scenarios(options: &RunOptions) -> Result<ExitCode> {
     })
 }
 
-fn places(text: &str) -> Result<Vec<Place>> {
+/// Where `--kernel` says.
+pub(crate) fn places(text: &str) -> Result<Vec<Place>> {
     match text {
         "host" => Ok(vec![Place::Host]),
         "all" => Ok(std::iter::once(Place::Host)

@@ -13,6 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use crate::build::{self, Linkage, Profile, Program};
 use crate::cache::Cache;
 use crate::scenario::{self, Programs, Target};
 use crate::setup::{self, Kernel};
@@ -55,6 +56,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         outcomes.push(stage("build", || {
             let here = scenario::programs(Some(None), Target::Host)?;
             let machines = scenario::programs(Some(None), Target::Machine)?;
+            build::programs(&[Program::Differential], Profile::Dev, Linkage::Dynamic)?;
+            build::programs(&[Program::Differential], Profile::Release, Linkage::Static)?;
             programs = Some((here, machines));
             Ok(String::new())
         }));
@@ -176,20 +179,22 @@ fn place(options: &Options, place: &str, inputs: Inputs, prefix: &str) -> Result
         return Ok(format!("not run: unchanged since it passed at {when}"));
     }
     stamp.forget()?;
-    let last = scenarios(place, prefix)?;
+    let last = xtask(&["scenario", "run", "--all", "--kernel", place], prefix)?;
+    let compared = xtask(&["differential", "--kernel", place], prefix)
+        .context("the evaluation of rules against the kernel")?;
     stamp.write()?;
-    Ok(last)
+    Ok(format!("{last}; rules: {compared}"))
 }
 
-/// Runs `cargo xtask scenario` in a process of its own, whose lines are passed on; returns the last, which is the sum.
-fn scenarios(place: &str, prefix: &str) -> Result<String> {
+/// Runs a command of ours in a process of its own, whose lines are passed on; returns the last, which is the sum.
+fn xtask(arguments: &[&str], prefix: &str) -> Result<String> {
     // This very program, even if it has been rebuilt since it was started.
     let ourselves = format!("/proc/{}/exe", std::process::id());
     let mut child = process::dies_with_us(Path::new(&ourselves))
-        .args(["scenario", "run", "--all", "--kernel", place])
+        .args(arguments)
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot start the scenarios")?;
+        .context("cannot start ourselves")?;
     let mut last = String::new();
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
         let line = line?;

@@ -1,0 +1,201 @@
+//! A case: installed, read, evaluated, dialed, compared.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sidestep::{
+    model,
+    rules::{self, Backend, Connection, Interface, Outcome, Path, Protocol, Ruleset},
+};
+
+use crate::{
+    dial::{Seen, dial},
+    grammar::{Case, Dial, Dialect, Family, SERVICES, Side, destinations},
+    native, save,
+    world::{Place, World, source},
+};
+
+/// What was compared so far; shrinking does not count.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    all: Cell<u64>,
+    unknown: Cell<u64>,
+    refused: Cell<u64>,
+    failed: Cell<bool>,
+    outcomes: RefCell<BTreeMap<&'static str, u64>>,
+}
+
+impl Count {
+    pub(crate) fn all(&self) -> u64 {
+        self.all.get()
+    }
+
+    pub(crate) fn unknown(&self) -> u64 {
+        self.unknown.get()
+    }
+
+    /// Rule sets that the tools would not install.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.get()
+    }
+
+    pub(crate) fn outcomes(&self) -> BTreeMap<&'static str, u64> {
+        self.outcomes.borrow().clone()
+    }
+
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.get()
+    }
+
+    pub(crate) fn fail(&self) {
+        self.failed.set(true);
+    }
+
+    fn add(&self, outcome: Outcome) {
+        let name = match outcome {
+            Outcome::Redirected { .. } => "redirected",
+            Outcome::Direct => "direct",
+            Outcome::Dropped => "dropped",
+            Outcome::Rejected => "rejected",
+            Outcome::Unknown => "unknown",
+        };
+        *self.outcomes.borrow_mut().entry(name).or_default() += 1;
+        self.all.set(self.all.get() + 1);
+        if outcome == Outcome::Unknown {
+            self.unknown.set(self.unknown.get() + 1);
+        }
+    }
+}
+
+/// Waits until every destination answers without any rules: IPv6 needs a second after the cable is plugged in.
+pub(crate) fn warm_up(world: &World) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    for (place, side) in [(Place::Pod, Side::Outbound), (Place::Peer, Side::Inbound)] {
+        for to in [Family::Four, Family::Six]
+            .map(|f| destinations(f, side))
+            .concat()
+        {
+            let to = SocketAddr::new(to, SERVICES[0]);
+            while !matches!(
+                world.within(place, || dial(to, None, 0, 0))?,
+                Seen::Reached(..)
+            ) {
+                ensure!(
+                    Instant::now() < end,
+                    "{to} does not answer, without any rules"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compares every connection of a case.
+pub(crate) fn case(world: &World, case: &Case, count: &Count) -> Result<()> {
+    world.clear(case.dialect, case.family)?;
+    let text = match case.dialect {
+        Dialect::Native => native::text(&case.rules, case.family, case.side),
+        Dialect::Legacy | Dialect::Nft => save::text(&case.rules, case.family, case.side),
+    };
+    if let Err(error) = world.install(case.dialect, case.family, &text) {
+        bail!("the tool does not take the rules: {error:#}");
+    }
+    let printed = world.read(case.dialect, case.family)?;
+    let mut rules = Ruleset::default();
+    let family = match case.family {
+        Family::Four => model::Family::Ipv4,
+        Family::Six => model::Family::Ipv6,
+    };
+    match case.dialect {
+        Dialect::Legacy => rules::parse_save(&printed, Backend::Legacy, family, &mut rules),
+        Dialect::Nft => rules::parse_save(&printed, Backend::Nft, family, &mut rules),
+        Dialect::Native => rules::parse_nft(&printed, &mut rules)?,
+    }
+    let result = case
+        .dials
+        .iter()
+        .try_for_each(|one| compare(world, case, one, &rules, count));
+    result.with_context(|| format!("with these rules, as read:\n{printed}"))
+}
+
+fn compare(world: &World, case: &Case, dial_: &Dial, rules: &Ruleset, count: &Count) -> Result<()> {
+    let place = match case.side {
+        Side::Outbound => Place::Pod,
+        Side::Inbound => Place::Peer,
+    };
+    let to = *destinations(case.family, case.side)
+        .get(dial_.to)
+        .context("no destination")?;
+    let own = own_addresses();
+    let local = to.is_loopback() || own.contains(&to);
+    let bound = dial_.from_bind && local && case.side == Side::Outbound;
+    let from = source(place, to, bound);
+    let to = SocketAddr::new(to, dial_.port);
+    let connection = connection(case.side, from, to, dial_, own, local);
+    let path = rules::evaluate(rules, &connection);
+    if !count.failed() {
+        count.add(path.outcome);
+    }
+    let from = bound.then_some(from);
+    let seen = world.within(place, || dial(to, from, dial_.uid, dial_.gid))?;
+    let Some(expected) = expected(&path, case.side, local, dial_.port) else {
+        return Ok(());
+    };
+    if seen == expected {
+        return Ok(());
+    }
+    bail!(
+        "{connection:?}\nevaluated: {expected:?}\n{}kernel: {seen:?}",
+        path.explain()
+    )
+}
+
+fn connection(
+    side: Side,
+    from: IpAddr,
+    to: SocketAddr,
+    dial: &Dial,
+    own: Vec<IpAddr>,
+    local: bool,
+) -> Connection {
+    // The port is chosen by the kernel: not known.
+    let from = SocketAddr::new(from, 0);
+    match side {
+        Side::Outbound => {
+            let mut connection = Connection::outbound(Protocol::Tcp, from, to, Some(own))
+                .owned_by(dial.uid, dial.gid);
+            let name = if local { "lo" } else { "eth0" };
+            connection.interface = Interface::Named(name.to_owned());
+            connection
+        }
+        Side::Inbound => {
+            let mut connection = Connection::inbound(Protocol::Tcp, from, to, Some(own));
+            connection.interface = Interface::Named("eth0".to_owned());
+            connection
+        }
+    }
+}
+
+fn own_addresses() -> Vec<IpAddr> {
+    ["10.97.0.1", "fd97::1", "::6"]
+        .iter()
+        .filter_map(|text| text.parse().ok())
+        .collect()
+}
+
+/// What the kernel must do if the evaluation is right; `None` if it says that it does not know.
+fn expected(path: &Path, side: Side, local: bool, port: u16) -> Option<Seen> {
+    Some(match path.outcome {
+        Outcome::Redirected { port, .. } => Seen::Reached(Place::Pod, port),
+        Outcome::Direct if local || side == Side::Inbound => Seen::Reached(Place::Pod, port),
+        Outcome::Direct => Seen::Reached(Place::Peer, port),
+        Outcome::Dropped => Seen::Silent,
+        Outcome::Rejected => Seen::Refused,
+        Outcome::Unknown => return None,
+    })
+}

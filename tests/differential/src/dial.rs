@@ -1,0 +1,78 @@
+//! One connection, made for real, and where it came out.
+
+use std::{
+    io::{ErrorKind, Read as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use socket2::{Domain, Socket, Type};
+
+use crate::world::Place;
+
+/// The cable has no delay: whoever is silent for so long was dropped. Less than a SYN's first retransmission.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Somebody answered: on which side, on which port.
+    Reached(Place, u16),
+    /// Refused, or told that it cannot be.
+    Refused,
+    /// Nothing came back.
+    Silent,
+}
+
+/// Connects, as a socket of this user and group, from where the calling thread is. The socket is kept by `kept`: a closed one
+/// would send packets that nobody asked for.
+pub(crate) fn dial(to: SocketAddr, from: Option<IpAddr>, uid: u32, gid: u32) -> Result<Seen> {
+    let socket = socket_of(Domain::for_address(to), uid, gid)?;
+    if let Some(from) = from {
+        socket
+            .bind(&SocketAddr::new(from, 0).into())
+            .context("cannot bind")?;
+    }
+    match socket.connect_timeout(&to.into(), PATIENCE) {
+        Ok(()) => answer(socket.into()),
+        Err(error) => match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Seen::Silent),
+            ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::PermissionDenied => Ok(Seen::Refused),
+            _ => Err(error).with_context(|| format!("connecting to {to}")),
+        },
+    }
+}
+
+/// What netfilter compares is what the thread was when it made the socket.
+fn socket_of(domain: Domain, uid: u32, gid: u32) -> Result<Socket> {
+    setfsgid(Gid::from_raw(gid));
+    setfsuid(Uid::from_raw(uid));
+    let socket = Socket::new(domain, Type::STREAM, None);
+    setfsuid(Uid::from_raw(0));
+    setfsgid(Gid::from_raw(0));
+    socket.context("cannot make a socket")
+}
+
+fn answer(mut stream: TcpStream) -> Result<Seen> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE * 5))?;
+    let mut text = String::new();
+    stream
+        .read_to_string(&mut text)
+        .context("connected, and nobody said who it is")?;
+    let (side, port) = text
+        .trim()
+        .split_once(' ')
+        .context("an answer of another kind")?;
+    let place = if side == "pod" {
+        Place::Pod
+    } else {
+        Place::Peer
+    };
+    Ok(Seen::Reached(place, port.parse()?))
+}
