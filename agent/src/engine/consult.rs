@@ -5,14 +5,17 @@
 //! reading asked for; where they cannot be read on this node, nobody waits.
 
 use super::{
-    RulesReading,
+    RulesReading, Verdict, diagnose,
     directory::PodId,
     explain::{self, Explained, Question},
     facts::{self, View},
+    findings::{Case, State},
     late::CONTAINER_WAIT_US,
     machine::Engine,
+    surroundings::Surroundings,
+    verdict::Path,
 };
-use crate::model::{EdgeDelta, EdgeKey, NetnsId, Time};
+use crate::model::{Direction, EdgeDelta, EdgeKey, Family, NetnsId, Outcome, Time};
 
 impl Engine {
     /// A namespace whose rules contradict what is seen: to be read now. Each is told once.
@@ -22,11 +25,46 @@ impl Engine {
 
     /// Rules were read: who waited for them is looked at again.
     pub(super) fn rules(&mut self, reading: RulesReading) {
+        let netns = reading.netns;
         self.known.rulebook.read(self.now, reading);
+        self.rules_came(netns);
         if !self.known.late.is_empty() {
             self.retry();
         }
         self.findings.touched = true;
+    }
+
+    /// Rules that would have captured what a finding says went around the proxy: those
+    /// connections are older than the rules, and nothing else is wrong any more.
+    fn rules_came(&mut self, netns: NetnsId) {
+        let Some(pod) = self.known.directory.pod_of(netns) else {
+            return;
+        };
+        let own = self.known.directory.own_addresses(pod);
+        let surroundings = Surroundings::of(&self.known);
+        let (Some(scene), Some(page)) = (surroundings.scene(pod), self.known.rulebook.of(netns))
+        else {
+            return;
+        };
+        let render = |case: &Case| surroundings.render(case);
+        let captures = |to, ids| explain::captures(page, scene.intent, &own, to, ids);
+        diagnose::rules_came(self.now, pod, &captures, &mut self.findings, &render);
+    }
+
+    /// Whether a captured connection contradicts a suspicion that only better rules can settle:
+    /// were there none, or were they late?
+    pub(super) fn outdates_rules(&mut self, pod: PodId, key: &EdgeKey, verdict: Verdict) -> bool {
+        let pending = |case: &Case| matches!(case.state, State::Pending);
+        let suspects = diagnose::ENDED_BY_CAPTURE
+            .iter()
+            .any(|code| self.findings.get(pod, *code).is_some_and(pending));
+        let outbound = key.direction == Direction::Outbound && verdict == Verdict::Intercepted;
+        let family = Family::of(key.remote.ip());
+        let page = self.known.rulebook.of(key.owner.netns);
+        suspects
+            && outbound
+            && page.is_some_and(|page| page.knows(family))
+            && self.known.rulebook.is_stale(self.now, key.owner.netns)
     }
 
     /// Whether a connection that looks like a bypass must wait until the rules are known.
@@ -72,9 +110,17 @@ impl Engine {
         true
     }
 
-    /// What the live rules say about a connection that was not captured.
-    pub(super) fn explained(&self, pod: PodId, view: &View, key: &EdgeKey) -> Option<Explained> {
-        if !explain::is_asked(view) {
+    /// What the live rules say about a connection that was not captured, or was lost on the
+    /// way to another port than the proxy's.
+    pub(super) fn explained(
+        &self,
+        pod: PodId,
+        view: &View,
+        key: &EdgeKey,
+        outcome: Outcome,
+    ) -> Option<Explained> {
+        let elsewhere = view.path == Path::Elsewhere;
+        if !explain::is_asked(view) || (outcome != Outcome::Established && !elsewhere) {
             return None;
         }
         let own = self.known.directory.own_addresses(pod);

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use super::{
@@ -78,6 +78,39 @@ impl Question<'_> {
 pub(super) fn contradicts(page: &Page, q: &Question<'_>) -> bool {
     let now = page.now.as_ref();
     now.is_some_and(|now| captured(&now.rules, &q.connection(), q.port()))
+}
+
+/// Whether the rules as they are would capture what a process of these ids dials.
+pub(super) fn captures(
+    page: &Page,
+    intent: &Intent,
+    own: &[IpAddr],
+    to: SocketAddr,
+    ids: Option<(u32, u32)>,
+) -> bool {
+    let from = match to {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let from = own
+        .iter()
+        .copied()
+        .find(|ip| ip.is_ipv4() == to.is_ipv4())
+        .unwrap_or(from);
+    let mut made = Connection::outbound(
+        Protocol::Tcp,
+        SocketAddr::new(from, 0),
+        to,
+        Some(own.to_vec()),
+    );
+    let known = |id: u32| (id != NO_ID).then_some(id);
+    made.uid = ids.and_then(|ids| known(ids.0));
+    made.gid = ids.and_then(|ids| known(ids.1));
+    let now = page
+        .now
+        .as_ref()
+        .filter(|now| now.is_known(Family::of(to.ip())));
+    now.is_some_and(|now| captured(&now.rules, &made, intent.outbound_port))
 }
 
 /// Explains a connection that was not captured; `None` where the rules are not known.

@@ -241,9 +241,7 @@ impl Engine {
 
     fn judge(&mut self, b: &Bound<'_>, outcome: Outcome, n: u64) -> (Leg, Verdict) {
         let key = &b.delta.key;
-        let explained = (outcome == Outcome::Established)
-            .then(|| self.explained(b.pod, &b.view, key))
-            .flatten();
+        let explained = self.explained(b.pod, &b.view, key, outcome);
         let (leg, verdict) = judge(&self.facts(b, outcome, explained.as_ref()));
         self.ledger
             .count(b.pod, key.direction, outcome, (leg, verdict), n);
@@ -263,6 +261,7 @@ impl Engine {
             verdict,
             refusals: self.refusals(b, leg, outcome, n),
             explained: explained.as_ref(),
+            outdates_rules: self.outdates_rules(b.pod, key, verdict),
         };
         self.diagnose(&judged);
         (leg, verdict)

@@ -24,6 +24,9 @@ const MAX_EARLIER: usize = 4;
 /// A namespace whose rules contradict what is seen is read again after so long at the earliest.
 const ASK_AGAIN_US: u64 = 5_000_000;
 
+/// A reading that was asked for comes within this time, or is not waited for.
+const ANSWER_US: u64 = 1_500_000;
+
 /// A change of rules that the kernel told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RulesChange {
@@ -77,6 +80,13 @@ pub(super) struct Page {
     pub(super) changes: u64,
     /// When a reading was asked for.
     asked: Option<Time>,
+}
+
+impl Page {
+    /// Whether the rules as they are for this family are known.
+    pub(super) fn knows(&self, family: Family) -> bool {
+        self.now.as_ref().is_some_and(|now| now.is_known(family))
+    }
 }
 
 /// The rules of all namespaces.
@@ -137,6 +147,15 @@ impl Rulebook {
             page.changes = page.changes.saturating_add(1);
             page.changed = Some(change);
         }
+    }
+
+    /// Whether what is known of its rules is about to be known better: wants them read, and
+    /// is content with a moment's wait.
+    pub(super) fn is_stale(&mut self, at: Time, netns: NetnsId) -> bool {
+        self.ask(at, netns);
+        let page = self.pages.get(&netns);
+        page.and_then(|page| page.asked)
+            .is_some_and(|asked| at.micros_since(asked) < ANSWER_US)
     }
 
     /// Wants this namespace read, unless it was wanted a moment ago.

@@ -147,6 +147,16 @@ impl Intent {
         capture::expectation(self.rules.outbound(to, own), port)
     }
 
+    /// Whether the proxy has this port.
+    #[must_use]
+    pub fn has_port(&self, port: u16) -> bool {
+        let dns = self.dns.as_ref().is_some_and(|dns| dns.port == port);
+        port == self.outbound_port
+            || port == self.inbound_port
+            || dns
+            || self.own_ports.contains(&port)
+    }
+
     /// The same, for a process of this user: some settings leave users alone.
     #[must_use]
     pub fn outbound_by(&self, uid: u32, to: SocketAddr, own: &[IpAddr]) -> Expectation {

@@ -7,7 +7,7 @@ use sidestep::{
 };
 
 use crate::kit::{
-    APP, IN, MESHED, Node, OUT, PROXY, PROXY_UID, established, facts, into, out, process,
+    APP, IN, MESHED, Node, OUT, PROXY, PROXY_UID, established, facts, into, out, process, refused,
 };
 
 const WHOLE: &str = "*nat
@@ -267,6 +267,43 @@ fn a_connection_older_than_the_rules() {
         "{}",
         facts(&finding)
     );
+}
+
+#[test]
+fn rules_that_come_after_a_finding_make_it_one_about_age() {
+    let mut node = with("*nat\nCOMMIT\n");
+    dial(&mut node, 1000);
+    node.only(Code::BypassNoRules);
+    node.pass(1.0);
+    node.give(legacy(WHOLE));
+    let finding = node.only(Code::BypassBeforeRules);
+    assert_eq!(finding.connections, 1);
+    // What comes in directly has another explanation.
+    let mut node = with("*nat\nCOMMIT\n");
+    node.edge(into(APP, 1000, 8080, "10.9.0.7"), established(3));
+    node.give(legacy(WHOLE));
+    node.only(Code::BypassNoRules);
+}
+
+#[test]
+fn a_wrong_port_where_nobody_listens_is_the_rules_fault() {
+    let mut node = with(&WHOLE.replace("--to-ports 15001", "--to-ports 15091"));
+    node.edge(
+        out(APP, 1000, "10.9.0.1:80", Arrival::Decided(15091)),
+        refused(3),
+    );
+    node.pass(5.0);
+    let finding = node.only(Code::BypassRulesPartial);
+    assert!(finding.summary.contains("15091"), "{}", finding.summary);
+    // The right port without a listener stays what it is.
+    let mut node = with(WHOLE);
+    node.listeners(&["0.0.0.0:15006", "0.0.0.0:8080"]);
+    node.edge(
+        out(APP, 1000, "10.9.0.1:80", Arrival::Decided(OUT)),
+        refused(3),
+    );
+    node.pass(5.0);
+    node.only(Code::StuckNoListener);
 }
 
 #[test]

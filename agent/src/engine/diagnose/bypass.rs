@@ -3,10 +3,13 @@
 //! Several symptoms of one missing rule set become one finding: when nothing is captured in
 //! either direction, inbound and IPv6 bypasses are absorbed by `bypass-no-rules`.
 
+use std::net::SocketAddr;
+
 use super::{Judged, Scene, sample};
 use crate::{
     engine::{
         Code, Reason, Verdict,
+        directory::PodId,
         findings::{Case, Findings, Render},
         verdict::{Expected, Path},
         watch::Watch,
@@ -46,11 +49,57 @@ pub(super) fn bypassed(
         // What the spec foretold has happened: one finding, with the traffic.
         findings.absorb(j.at, j.pod, code, Code::BypassSharedUid, render);
     }
+    if code == Code::BypassRulesPartial && matches!(j.verdict, Verdict::Stuck { .. }) {
+        // Nobody listens where the rules lead: one finding, about the rules.
+        findings.absorb(j.at, j.pod, code, Code::StuckNoListener, render);
+    }
     if code == Code::BypassNoRules {
         if captures_nothing(scene) {
             findings.absorb(j.at, j.pod, code, Code::BypassInboundDirect, render);
         }
         findings.absorb(j.at, j.pod, code, Code::BypassIpv6, render);
+    }
+}
+
+/// Whether the rules would capture what was dialed by these ids.
+pub(in crate::engine) type Captures<'a> = &'a dyn Fn(SocketAddr, Option<(u32, u32)>) -> bool;
+
+/// Rules came that would have captured what is filed as uncaptured.
+pub(in crate::engine) fn rules_came(
+    at: Time,
+    pod: PodId,
+    captures: Captures<'_>,
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
+    for code in [
+        Code::BypassNoRules,
+        Code::BypassIpv6,
+        Code::BypassRulesPartial,
+    ] {
+        let outbound = |case: &&Case| {
+            let about = |d| *case.about.get(d, Family::Ipv4) || *case.about.get(d, Family::Ipv6);
+            is_current(case) && about(Direction::Outbound) && !about(Direction::Inbound)
+        };
+        let Some(case) = findings.get(pod, code).filter(outbound) else {
+            continue;
+        };
+        let ids = case.ids.most(1).first().map(|(ids, _)| *ids);
+        let all = case.destinations.most(8);
+        if all.is_empty() || !all.iter().all(|(to, _)| captures(*to, ids)) {
+            continue;
+        }
+        let since = at.micros_since(case.last);
+        let older = findings.note(at, Some(pod), Code::BypassBeforeRules);
+        let text = format!(
+            "seen {:.1} s after the connection was counted",
+            since as f64 / 1e6
+        );
+        older.state(at, "rules_since", text);
+        older
+            .witnesses
+            .insert("live rules of the network namespace");
+        findings.absorb(at, pod, Code::BypassBeforeRules, code, render);
     }
 }
 
@@ -179,6 +228,15 @@ pub(super) fn excluded(j: &Judged<'_>, findings: &mut Findings) {
     case.witnesses.insert("path of the connection");
 }
 
+/// What a captured connection speaks against.
+pub(in crate::engine) const ENDED_BY_CAPTURE: [Code; 5] = [
+    Code::BypassNoRules,
+    Code::BypassIpv6,
+    Code::BypassRulesPartial,
+    Code::BypassRulesRemoved,
+    Code::BypassRulesBackend,
+];
+
 /// A connection was captured: rules are there now, at least for its family and direction.
 pub(super) fn intercepted(
     j: &Judged<'_>,
@@ -194,16 +252,14 @@ pub(super) fn intercepted(
         let by = |c: &Case| *c.about.get(j.key.direction, j.view.family);
         findings.get(j.pod, code).is_some_and(by)
     };
-    let fixed: Vec<Code> = [
-        Code::BypassNoRules,
-        Code::BypassIpv6,
-        Code::BypassRulesPartial,
-        Code::BypassRulesRemoved,
-        Code::BypassRulesBackend,
-    ]
-    .into_iter()
-    .filter(|code| about(*code))
-    .collect();
+    if j.outdates_rules {
+        return;
+    }
+    let fixed: Vec<Code> = ENDED_BY_CAPTURE
+        .iter()
+        .copied()
+        .filter(|code| about(*code))
+        .collect();
     for code in fixed {
         findings.resolve(j.at, Some(j.pod), code, render);
     }

@@ -17,13 +17,14 @@ mod text;
 use std::net::SocketAddr;
 
 pub(super) use agent::coverage;
+pub(super) use bypass::{ENDED_BY_CAPTURE, rules_came};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};
 pub(super) use text::render;
 
 use super::{
-    Leg, Verdict,
+    Leg, Reason, Verdict,
     directory::{PodEntry, PodId},
     edges::Comm,
     explain::Explained,
@@ -56,6 +57,8 @@ pub(super) struct Judged<'a> {
     pub(super) refusals: Option<Refusals>,
     /// What the live rules say, if it should have been captured and was not.
     pub(super) explained: Option<&'a Explained>,
+    /// It was captured, and the rules that did it are about to be read.
+    pub(super) outdates_rules: bool,
 }
 
 /// What is known around a pod.
@@ -76,8 +79,7 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     /// Whether the rules of this family are known, so that no sign need stand in for them.
     fn knows_rules(&self, family: Family) -> bool {
-        let now = self.rules.and_then(|page| page.now.as_ref());
-        now.is_some_and(|now| now.is_known(family))
+        self.rules.is_some_and(|page| page.knows(family))
     }
 
     /// Connections the pod dialed are held back: what they say is not known yet.
@@ -104,10 +106,19 @@ pub(super) fn connection(
             bypass::intercepted(j, scene, findings, render);
             stuck::intercepted(j, findings, render);
         }
+        Verdict::Stuck { .. } if wrong_port(j) => {
+            bypass::bypassed(j, scene, Reason::RulesPartial, findings, render);
+        }
         Verdict::Stuck { .. } => stuck::stuck(j, scene, findings),
         Verdict::Failed => stuck::failed(j, scene, findings),
         Verdict::Neutral => stuck::succeeded(j, scene, findings, render),
     }
+}
+
+/// Redirected to a port that is not the proxy's: whoever does not listen there is not to blame.
+fn wrong_port(j: &Judged<'_>) -> bool {
+    let partial = |explained: &Explained| explained.reason == Reason::RulesPartial;
+    j.explained.is_some_and(partial)
 }
 
 fn sample(j: &Judged<'_>) -> Sample {
