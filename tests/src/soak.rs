@@ -117,7 +117,7 @@ fn look(agent: &Agent) -> Result<Look> {
         page.lines()
             .filter(|line| line.starts_with(metric) && labels.iter().all(|l| line.contains(l)))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+            .fold(0.0, |sum, value| sum + value)
     };
     let counted = [
         "pod=\"client\"",

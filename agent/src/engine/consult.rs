@@ -34,8 +34,8 @@ impl Engine {
         self.findings.touched = true;
     }
 
-    /// Rules that would have captured what a finding says went around the proxy: those
-    /// connections are older than the rules, and nothing else is wrong any more.
+    /// Rules changed: what was filed under the old ones is asked about again. Connections that
+    /// these would capture are older than they are; others get their better reason.
     fn rules_came(&mut self, netns: NetnsId) {
         let Some(pod) = self.known.directory.pod_of(netns) else {
             return;
@@ -46,9 +46,12 @@ impl Engine {
         else {
             return;
         };
+        if page.now.as_ref().is_none_or(|now| now.first != self.now) {
+            return;
+        }
+        let explain = |case: &Case| explain::again(page, scene.intent, &own, case);
         let render = |case: &Case| surroundings.render(case);
-        let captures = |to, ids| explain::captures(page, scene.intent, &own, to, ids);
-        diagnose::rules_came(self.now, pod, &captures, &mut self.findings, &render);
+        diagnose::refile(self.now, pod, &explain, &mut self.findings, &render);
     }
 
     /// Whether a captured connection contradicts a suspicion that only better rules can settle:

@@ -8,18 +8,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
     Reason,
     facts::View,
+    findings::Case,
     rulebook::{Page, Read, RulesChange},
     verdict::Path,
 };
 use crate::{
     mesh::Intent,
-    model::{Direction, EdgeKey, Family, NO_ID, Time},
+    model::{Arrival, CgroupId, Direction, EdgeKey, Family, NO_ID, NetnsId, Owner, Time},
     rules::{self, Backend, Connection, Field, Outcome, Protocol, Redirector, Ruleset, Step},
 };
 
@@ -80,37 +81,51 @@ pub(super) fn contradicts(page: &Page, q: &Question<'_>) -> bool {
     now.is_some_and(|now| captured(&now.rules, &q.connection(), q.port()))
 }
 
-/// Whether the rules as they are would capture what a process of these ids dials.
-pub(super) fn captures(
+/// Explains what a case is about under the rules as they are now, by its commonest connection;
+/// `None` if it is about both directions, or the rules are not known.
+pub(super) fn again(
     page: &Page,
     intent: &Intent,
     own: &[IpAddr],
-    to: SocketAddr,
-    ids: Option<(u32, u32)>,
-) -> bool {
-    let from = match to {
-        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let from = own
+    case: &Case,
+) -> Option<Explained> {
+    let direction = case.direction()?;
+    let (destination, _) = *case.destinations.most(1).first()?;
+    let (uid, gid) = case
+        .ids
+        .most(1)
+        .first()
+        .map_or((NO_ID, NO_ID), |(ids, _)| *ids);
+    let local = own
         .iter()
-        .copied()
-        .find(|ip| ip.is_ipv4() == to.is_ipv4())
-        .unwrap_or(from);
-    let mut made = Connection::outbound(
-        Protocol::Tcp,
-        SocketAddr::new(from, 0),
-        to,
-        Some(own.to_vec()),
-    );
-    let known = |id: u32| (id != NO_ID).then_some(id);
-    made.uid = ids.and_then(|ids| known(ids.0));
-    made.gid = ids.and_then(|ids| known(ids.1));
-    let now = page
-        .now
-        .as_ref()
-        .filter(|now| now.is_known(Family::of(to.ip())));
-    now.is_some_and(|now| captured(&now.rules, &made, intent.outbound_port))
+        .find(|ip| ip.is_ipv4() == destination.is_ipv4())?;
+    let inbound = direction == Direction::Inbound;
+    let key = EdgeKey {
+        owner: Owner {
+            netns: NetnsId(0),
+            cgroup: CgroupId(0),
+            uid,
+            gid,
+        },
+        direction,
+        local: *local,
+        local_port: if inbound { destination.port() } else { 0 },
+        remote: if inbound {
+            SocketAddr::new(destination.ip(), 0)
+        } else {
+            destination
+        },
+        arrival: Arrival::Nowhere,
+    };
+    let view = View::direct(Family::of(destination.ip()));
+    let question = Question {
+        key: &key,
+        view: &view,
+        intent,
+        own,
+        at: case.last,
+    };
+    explain(page, &question)
 }
 
 /// Explains a connection that was not captured; `None` where the rules are not known.

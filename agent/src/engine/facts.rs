@@ -27,6 +27,20 @@ pub(super) struct View {
     pub(super) family: Family,
 }
 
+impl View {
+    /// An app's connection that should have been captured and was not.
+    pub(super) const fn direct(family: Family) -> Self {
+        Self {
+            party: Party::App,
+            expected: Expected::Captured,
+            path: Path::Direct,
+            mesh_port: false,
+            source: String::new(),
+            family,
+        }
+    }
+}
+
 /// Looks at an edge of `pod`, whose addresses are `own`.
 pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &[IpAddr]) -> View {
     let local = is_own(key, own);

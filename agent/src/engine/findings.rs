@@ -143,6 +143,16 @@ impl Case {
             .map(|(what, (_, text))| (*what, text.as_str()))
     }
 
+    /// The one direction it is about, if it is one.
+    pub(super) fn direction(&self) -> Option<Direction> {
+        let about = |d| *self.about.get(d, Family::Ipv4) || *self.about.get(d, Family::Ipv6);
+        match (about(Direction::Outbound), about(Direction::Inbound)) {
+            (true, false) => Some(Direction::Outbound),
+            (false, true) => Some(Direction::Inbound),
+            _ => None,
+        }
+    }
+
     fn absorb(&mut self, other: &Self) {
         self.first = self.first.min(other.first);
         self.connections = self.connections.saturating_add(other.connections);

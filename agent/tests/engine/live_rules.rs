@@ -278,11 +278,23 @@ fn rules_that_come_after_a_finding_make_it_one_about_age() {
     node.give(legacy(WHOLE));
     let finding = node.only(Code::BypassBeforeRules);
     assert_eq!(finding.connections, 1);
-    // What comes in directly has another explanation.
+}
+
+#[test]
+fn rules_that_turn_out_otherwise_move_the_finding() {
+    // Read while they were being written: nothing yet, then all but one jump.
     let mut node = with("*nat\nCOMMIT\n");
     node.edge(into(APP, 1000, 8080, "10.9.0.7"), established(3));
-    node.give(legacy(WHOLE));
     node.only(Code::BypassNoRules);
+    node.pass(0.5);
+    node.give(legacy(&without("-A PREROUTING -p tcp -j ISTIO_INBOUND")));
+    let finding = node.only(Code::BypassInboundDirect);
+    assert_eq!(finding.connections, 3);
+    assert!(
+        facts(&finding).contains("ISTIO_INBOUND"),
+        "{}",
+        facts(&finding)
+    );
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! A case: installed, read, evaluated, dialed, compared.
+//! A case: installed, read back, evaluated, dialed, compared.
+//!
+//! The rules are read by the programs the agent uses, so that what is compared is what a node would see. It must never
+//! take "unknown" for a right answer without counting it.
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,4 +1,7 @@
 //! One connection, made for real, and where it came out.
+//!
+//! The socket is made under the user and group that the rules shall see; what comes back is what the listeners on both
+//! sides say of themselves. It must never guess: whoever connects and hears nothing is an error.
 
 use std::{
     io::{ErrorKind, Read as _},

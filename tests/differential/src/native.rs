@@ -1,4 +1,7 @@
 //! The same rule set as `nft -f` takes it.
+//!
+//! One table per part with the priorities that iptables has, so that both dialects mean the same. A chain is written before
+//! the rules that lead to it.
 
 use std::fmt::Write as _;
 

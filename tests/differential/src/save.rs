@@ -1,4 +1,7 @@
 //! A rule set as `iptables-restore` takes it.
+//!
+//! One line per rule, chains declared first. What the front end cannot say in one rule the grammar does not make, so a
+//! refusal of the tool is a fault here and not a case.
 
 use std::fmt::Write as _;
 

@@ -3,13 +3,12 @@
 //! Several symptoms of one missing rule set become one finding: when nothing is captured in
 //! either direction, inbound and IPv6 bypasses are absorbed by `bypass-no-rules`.
 
-use std::net::SocketAddr;
-
 use super::{Judged, Scene, sample};
 use crate::{
     engine::{
         Code, Reason, Verdict,
         directory::PodId,
+        explain::Explained,
         findings::{Case, Findings, Render},
         verdict::{Expected, Path},
         watch::Watch,
@@ -61,14 +60,14 @@ pub(super) fn bypassed(
     }
 }
 
-/// Whether the rules would capture what was dialed by these ids.
-pub(in crate::engine) type Captures<'a> = &'a dyn Fn(SocketAddr, Option<(u32, u32)>) -> bool;
+/// What the rules say now about what a case is about.
+pub(in crate::engine) type Again<'a> = &'a dyn Fn(&Case) -> Option<Explained>;
 
-/// Rules came that would have captured what is filed as uncaptured.
-pub(in crate::engine) fn rules_came(
+/// Rules changed: cases that they explain otherwise move to the better code.
+pub(in crate::engine) fn refile(
     at: Time,
     pod: PodId,
-    captures: Captures<'_>,
+    again: Again<'_>,
     findings: &mut Findings,
     render: Render<'_>,
 ) {
@@ -76,30 +75,25 @@ pub(in crate::engine) fn rules_came(
         Code::BypassNoRules,
         Code::BypassIpv6,
         Code::BypassRulesPartial,
+        Code::BypassRulesBackend,
+        Code::BypassInboundDirect,
     ] {
-        let outbound = |case: &&Case| {
-            let about = |d| *case.about.get(d, Family::Ipv4) || *case.about.get(d, Family::Ipv6);
-            is_current(case) && about(Direction::Outbound) && !about(Direction::Inbound)
-        };
-        let Some(case) = findings.get(pod, code).filter(outbound) else {
+        let Some(case) = findings.get(pod, code).filter(|case| is_current(case)) else {
             continue;
         };
-        let ids = case.ids.most(1).first().map(|(ids, _)| *ids);
-        let all = case.destinations.most(8);
-        if all.is_empty() || !all.iter().all(|(to, _)| captures(*to, ids)) {
+        let (Some(explained), Some(direction)) = (again(case), case.direction()) else {
+            continue;
+        };
+        let better = code_by_rules(direction, explained.reason);
+        if better == code || better == Code::BypassUnknown {
             continue;
         }
-        let since = at.micros_since(case.last);
-        let older = findings.note(at, Some(pod), Code::BypassBeforeRules);
-        let text = format!(
-            "seen {:.1} s after the connection was counted",
-            since as f64 / 1e6
-        );
-        older.state(at, "rules_since", text);
-        older
-            .witnesses
-            .insert("live rules of the network namespace");
-        findings.absorb(at, pod, Code::BypassBeforeRules, code, render);
+        let case = findings.note(at, Some(pod), better);
+        for (what, text) in explained.facts {
+            case.state(at, what, text);
+        }
+        case.witnesses.insert("live rules of the network namespace");
+        findings.absorb(at, pod, better, code, render);
     }
 }
 

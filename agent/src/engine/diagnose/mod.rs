@@ -17,7 +17,7 @@ mod text;
 use std::net::SocketAddr;
 
 pub(super) use agent::coverage;
-pub(super) use bypass::{ENDED_BY_CAPTURE, rules_came};
+pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};

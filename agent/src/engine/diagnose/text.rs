@@ -32,7 +32,7 @@ pub(in crate::engine) fn render(
         pod: entry.map(|e| e.pod.key.clone()),
         workload: entry.and_then(|e| e.pod.workload.clone()),
         container: container(case, entry),
-        direction: direction(case),
+        direction: case.direction(),
         summary: summary(case, entry),
         evidence: evidence(case, entry, scene),
         remedy: remedy(case, entry, scene),
@@ -47,16 +47,6 @@ fn container(case: &Case, entry: Option<&PodEntry>) -> Option<String> {
     let (most, _) = case.containers.most(1).into_iter().next()?;
     let container = entry?.container(Some(most))?;
     Some(container.name.clone())
-}
-
-/// The one direction it is about, if it is one.
-fn direction(case: &Case) -> Option<Direction> {
-    let about = |d| *case.about.get(d, Family::Ipv4) || *case.about.get(d, Family::Ipv6);
-    match (about(Direction::Outbound), about(Direction::Inbound)) {
-        (true, false) => Some(Direction::Outbound),
-        (false, true) => Some(Direction::Inbound),
-        _ => None,
-    }
 }
 
 fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
@@ -158,7 +148,7 @@ fn plural(n: u64, what: &str) -> String {
 
 fn nothing_redirected(case: &Case) -> String {
     let families = families(case);
-    let way = match direction(case) {
+    let way = match case.direction() {
         Some(d) => d.as_str(),
         None => "inbound or outbound",
     };
@@ -192,7 +182,7 @@ fn evidence(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) ->
     if case.connections > 0 {
         push("connections", counts(case));
     }
-    let what = if direction(case) == Some(Direction::Inbound) {
+    let what = if case.direction() == Some(Direction::Inbound) {
         "peer"
     } else {
         "destination"
