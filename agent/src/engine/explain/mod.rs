@@ -6,16 +6,20 @@
 //! the rules and when. Where rules are not known for sure, nothing is explained: the older,
 //! weaker signs decide then.
 
+mod words;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
+use words::{ago, one_line, removed_facts, seen, strays};
+
 use super::{
     Reason,
     facts::View,
     findings::Case,
-    rulebook::{Page, Read, RulesChange},
+    rulebook::{Page, Read},
     verdict::Path,
 };
 use crate::{
@@ -28,13 +32,16 @@ use crate::{
 /// counts come up to a second late, and so do readings.
 const COUNTED_LATE_US: u64 = 2_500_000;
 
+/// What and why, for people.
+type Facts = Vec<(&'static str, String)>;
+
 /// A reason with its facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Explained {
     /// The reason.
     pub(super) reason: Reason,
     /// What and why, for people.
-    pub(super) facts: Vec<(&'static str, String)>,
+    pub(super) facts: Facts,
 }
 
 /// What is asked.
@@ -176,12 +183,7 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
 }
 
 /// The rules would capture it, and it was not: it is older than they are, or nobody knows.
-fn captured_now(
-    page: &Page,
-    now: &Read,
-    q: &Question<'_>,
-    facts: &mut Vec<(&'static str, String)>,
-) -> Reason {
+fn captured_now(page: &Page, now: &Read, q: &Question<'_>, facts: &mut Facts) -> Reason {
     let before = page.earlier.front();
     let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q.port()));
     let seen_to_come = before.is_some() || page.changes > 0;
@@ -199,7 +201,7 @@ fn direct(
     q: &Question<'_>,
     connection: &Connection,
     decided_by: Option<&Step>,
-    facts: &mut Vec<(&'static str, String)>,
+    facts: &mut Facts,
 ) -> Reason {
     if let Some(step) = decided_by
         && let Some(reason) = let_go(&now.rules, step, q)
@@ -227,32 +229,8 @@ fn direct(
     absent(&now.rules, q)
 }
 
-/// What there is, by backend and family.
-fn seen(rules: &Ruleset) -> String {
-    let line = |table: &rules::Table| {
-        let n: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
-        format!(
-            "{} {} {} ({n} rules)",
-            table.backend.as_str(),
-            table.family.as_str(),
-            table.name
-        )
-    };
-    let with_rules = |table: &&rules::Table| table.has_effect();
-    let tables: Vec<String> = rules.tables.iter().filter(with_rules).map(line).collect();
-    if tables.is_empty() {
-        "none, in any backend and family".to_owned()
-    } else {
-        tables.join(", ")
-    }
-}
-
 /// Several backends redirect, and not alike: each was written by somebody who did not see the other.
-fn two_backends(
-    rules: &Ruleset,
-    q: &Question<'_>,
-    facts: &mut Vec<(&'static str, String)>,
-) -> Option<Reason> {
+fn two_backends(rules: &Ruleset, q: &Question<'_>, facts: &mut Facts) -> Option<Reason> {
     let all = rules::redirectors(rules, q.key.direction, q.view.family);
     type Ways = BTreeSet<(Option<(u16, u16)>, bool)>;
     let mut by_backend: BTreeMap<Backend, Ways> = BTreeMap::new();
@@ -319,85 +297,12 @@ fn removed<'a>(page: &'a Page, q: &Question<'_>, connection: &Connection) -> Opt
         .find(|read| captured(&read.rules, connection, q.port()))
 }
 
-fn removed_facts(
-    now: &Read,
-    was: &Read,
-    q: &Question<'_>,
-    connection: &Connection,
-    facts: &mut Vec<(&'static str, String)>,
-) {
-    facts.push(("rules_removed", ago(q.at, now.first, "counted")));
-    facts.push((
-        "changed_by",
-        now.by.as_ref().map_or_else(
-            || "not known: this kernel does not tell who changes rules".to_owned(),
-            who,
-        ),
-    ));
-    if let Some(step) = rules::evaluate(&was.rules, connection).decided_by {
-        facts.push(("rule_before", step.to_string()));
-    }
-}
-
-fn who(change: &RulesChange) -> String {
-    let process = &change.process;
-    format!(
-        "process {}[{}], user {}, in {}",
-        process.comm,
-        process.pid,
-        change.uid,
-        change.backend.as_str()
-    )
-}
-
-/// Chains that nothing leads to and that do lead to the proxy.
-fn strays(
-    rules: &Ruleset,
-    family: Family,
-    ours: &[&Redirector],
-    facts: &mut Vec<(&'static str, String)>,
-) {
-    for stray in rules::strays(rules, family).iter().take(3) {
-        facts.push((
-            "chain_not_reached",
-            format!(
-                "{} {} {}: {} rules, and no rule leads there",
-                stray.backend.as_str(),
-                stray.table,
-                stray.chain,
-                stray.rules
-            ),
-        ));
-    }
-    if let Some(rule) = ours.iter().find(|r| !r.reached) {
-        facts.push(("rule_not_reached", rule.step.to_string()));
-    }
-}
-
 fn redirects_elsewhere(all: &[Redirector]) -> bool {
     all.iter().any(|r| r.reached)
 }
 
 fn captured(rules: &Ruleset, connection: &Connection, port: u16) -> bool {
     rules::evaluate(rules, connection).redirected_to() == Some(port)
-}
-
-fn ago(at: Time, then: Time, what: &str) -> String {
-    let (word, us) = if at >= then {
-        ("before", at.micros_since(then))
-    } else {
-        ("after", then.micros_since(at))
-    };
-    format!("{:.1} s {word} the connection was {what}", us as f64 / 1e6)
-}
-
-fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .collect();
-    lines.join(" ⏎ ")
 }
 
 /// Whether a connection seen this way is asked about at all.
