@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,9 @@ use crate::{
     world::{Place, World, source},
 };
 
+/// Below the ports that the kernel gives, above all that rules name.
+const SOURCES: std::ops::Range<u16> = 20_001..32_000;
+
 /// What was compared so far; shrinking does not count.
 #[derive(Debug, Default)]
 pub(crate) struct Count {
@@ -30,6 +33,7 @@ pub(crate) struct Count {
     unknown: Cell<u64>,
     refused: Cell<u64>,
     failed: Cell<bool>,
+    port: Cell<u16>,
     outcomes: RefCell<BTreeMap<&'static str, u64>>,
 }
 
@@ -59,6 +63,18 @@ impl Count {
         self.failed.set(true);
     }
 
+    /// A source port that was not used for thousands of connections.
+    fn next_port(&self) -> u16 {
+        let port = self.port.get();
+        let next = if SOURCES.contains(&port) {
+            port
+        } else {
+            SOURCES.start
+        };
+        self.port.set(next + 1);
+        next
+    }
+
     fn add(&self, outcome: Outcome) {
         let name = match outcome {
             Outcome::Redirected { .. } => "redirected",
@@ -84,10 +100,13 @@ pub(crate) fn warm_up(world: &World) -> Result<()> {
             .concat()
         {
             let to = SocketAddr::new(to, SERVICES[0]);
-            while !matches!(
-                world.within(place, || dial(to, None, 0, 0))?,
-                Seen::Reached(..)
-            ) {
+            let any: IpAddr = match to {
+                SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            };
+            let any = SocketAddr::new(any, 0);
+            let answers = || world.within(place, || dial(to, any, 0, 0));
+            while !matches!(answers()?, Seen::Reached(..)) {
                 ensure!(
                     Instant::now() < end,
                     "{to} does not answer, without any rules"
@@ -123,7 +142,10 @@ pub(crate) fn case(world: &World, case: &Case, count: &Count) -> Result<()> {
         .dials
         .iter()
         .try_for_each(|one| compare(world, case, one, &rules, count));
-    result.with_context(|| format!("with these rules, as read:\n{printed}"))
+    // The next case may be of another dialect, and would meet these rules too.
+    let cleared = world.clear(case.dialect, case.family);
+    result.with_context(|| format!("with these rules, as read:\n{printed}"))?;
+    cleared
 }
 
 fn compare(world: &World, case: &Case, dial_: &Dial, rules: &Ruleset, count: &Count) -> Result<()> {
@@ -144,7 +166,7 @@ fn compare(world: &World, case: &Case, dial_: &Dial, rules: &Ruleset, count: &Co
     if !count.failed() {
         count.add(path.outcome);
     }
-    let from = bound.then_some(from);
+    let from = SocketAddr::new(from, count.next_port());
     let seen = world.within(place, || dial(to, from, dial_.uid, dial_.gid))?;
     let Some(expected) = expected(&path, case.side, local, dial_.port) else {
         return Ok(());

@@ -5,7 +5,7 @@
 
 use std::{
     io::{ErrorKind, Read as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -29,15 +29,12 @@ pub(crate) enum Seen {
     Silent,
 }
 
-/// Connects, as a socket of this user and group, from where the calling thread is. The socket is kept by `kept`: a closed one
-/// would send packets that nobody asked for.
-pub(crate) fn dial(to: SocketAddr, from: Option<IpAddr>, uid: u32, gid: u32) -> Result<Seen> {
+/// Connects, as a socket of this user and group, from where the calling thread is. `from` is bound as it is: the port must be
+/// one that no earlier connection had, or connection tracking may still remember what became of that one.
+pub(crate) fn dial(to: SocketAddr, from: SocketAddr, uid: u32, gid: u32) -> Result<Seen> {
     let socket = socket_of(Domain::for_address(to), uid, gid)?;
-    if let Some(from) = from {
-        socket
-            .bind(&SocketAddr::new(from, 0).into())
-            .context("cannot bind")?;
-    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into()).context("cannot bind")?;
     match socket.connect_timeout(&to.into(), PATIENCE) {
         Ok(()) => answer(socket.into()),
         Err(error) => match error.kind() {
