@@ -49,7 +49,8 @@ impl Engine {
         if page.now.as_ref().is_none_or(|now| now.first != self.now) {
             return;
         }
-        let explain = |case: &Case| explain::again(page, scene.intent, &own, case);
+        let explain =
+            |case: &Case| explain::again(page, scene.intent, &own, scene.entry.since, case);
         let render = |case: &Case| surroundings.render(case);
         diagnose::refile(self.now, pod, &explain, &mut self.findings, &render);
     }
@@ -104,6 +105,7 @@ impl Engine {
             intent,
             own: &own,
             at: since,
+            since: entry.since,
         };
         if read.last > since || !explain::contradicts(page, &question) {
             return false;
@@ -127,7 +129,8 @@ impl Engine {
             return None;
         }
         let own = self.known.directory.own_addresses(pod);
-        let intent = self.known.directory.pod(pod)?.intent.as_ref()?;
+        let entry = self.known.directory.pod(pod)?;
+        let intent = entry.intent.as_ref()?;
         let page = self.known.rulebook.of(key.owner.netns)?;
         let question = Question {
             key,
@@ -135,6 +138,7 @@ impl Engine {
             intent,
             own: &own,
             at: self.now,
+            since: entry.since,
         };
         explain::explain(page, &question)
     }

@@ -211,6 +211,19 @@ fn rules_that_were_removed_and_by_whom() {
 }
 
 #[test]
+fn rules_of_an_earlier_pod_in_a_namespace_of_that_number_were_not_removed() {
+    let mut node = Node::empty();
+    node.give(legacy(WHOLE));
+    node.pass(5.0);
+    node.announce();
+    node.pass(10.0);
+    dial(&mut node, 1000);
+    node.give(reading(&[]));
+    node.only(Code::BypassNoRules);
+    assert_eq!(node.told(), [Code::BypassNoRules]);
+}
+
+#[test]
 fn rules_that_are_written_anew_are_not_removed() {
     let mut node = with(WHOLE);
     node.give(legacy(&without(

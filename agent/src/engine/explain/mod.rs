@@ -54,6 +54,9 @@ pub(super) struct Question<'a> {
     pub(super) own: &'a [IpAddr],
     /// When it was counted.
     pub(super) at: Time,
+    /// Since when the pod is known. Numbers of namespaces are used again: what was read before
+    /// may be another pod's.
+    pub(super) since: Time,
 }
 
 impl Question<'_> {
@@ -94,6 +97,7 @@ pub(super) fn again(
     page: &Page,
     intent: &Intent,
     own: &[IpAddr],
+    since: Time,
     case: &Case,
 ) -> Option<Explained> {
     let direction = case.direction()?;
@@ -131,6 +135,7 @@ pub(super) fn again(
         intent,
         own,
         at: case.last,
+        since,
     };
     explain(page, &question)
 }
@@ -184,7 +189,7 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
 
 /// The rules would capture it, and it was not: it is older than they are, or nobody knows.
 fn captured_now(page: &Page, now: &Read, q: &Question<'_>, facts: &mut Facts) -> Reason {
-    let before = page.earlier.front();
+    let before = page.earlier.front().filter(|read| read.last >= q.since);
     let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q.port()));
     let seen_to_come = before.is_some() || page.changes > 0;
     let came_after = seen_to_come && q.at.micros_since(now.first) < COUNTED_LATE_US;
@@ -294,6 +299,7 @@ fn let_go(rules: &Ruleset, step: &Step, q: &Question<'_>) -> Option<Reason> {
 fn removed<'a>(page: &'a Page, q: &Question<'_>, connection: &Connection) -> Option<&'a Read> {
     page.earlier
         .iter()
+        .filter(|read| read.last >= q.since)
         .find(|read| captured(&read.rules, connection, q.port()))
 }
 
