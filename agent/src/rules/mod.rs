@@ -12,7 +12,6 @@ mod evaluate;
 mod matching;
 mod nft;
 mod path;
-mod questions;
 mod ruleset;
 mod save;
 mod survey;

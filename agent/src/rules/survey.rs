@@ -1,18 +1,18 @@
 //! What a rule set could do, whatever the connection: the rules that send traffic elsewhere, and whether anything leads there.
 //!
 //! [`super::evaluate`] answers for one connection. A person who reads "no rule applies" asks next why not: there is no such
-//! rule, it is in a chain that nothing jumps to, or it is about the other direction. That is answered here, and nothing is
-//! decided by it that an evaluation could decide.
+//! rule, it is in a chain that nothing jumps to, or it is about the other direction or family. That is answered here, and
+//! nothing is decided by it that an evaluation could decide.
 
-use std::collections::BTreeSet;
-
-use super::{Action, Backend, Chain, Hook, Rule, Ruleset, Step, Table};
+use super::{
+    Action, Backend, Base, Chain, Field, Hook, Match, Rule, Ruleset, Statement, Step, Table, Test,
+};
 use crate::model::{Direction, Family};
 
 /// A rule that sends traffic to another place than it was made to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirector {
-    /// The rule.
+    /// The rule, and the hook that leads to it.
     pub step: Step,
     /// Ports it may send to, both ends included; absent: it leaves the port as it is.
     pub ports: Option<(u16, u16)>,
@@ -47,9 +47,9 @@ pub struct Stray {
 pub fn redirectors(rules: &Ruleset, direction: Direction, family: Family) -> Vec<Redirector> {
     let mut found = Vec::new();
     for table in tables(rules, family) {
-        let reached = reached(table, |hook| asks(direction, hook));
-        for (index, chain) in table.chains.iter().enumerate() {
-            redirecting(table, chain, reached.contains(&index), &mut found);
+        let reached = reached(table, Some(family), |hook| asks(direction, hook));
+        for (chain, from) in table.chains.iter().zip(reached) {
+            redirecting(table, chain, family, from, &mut found);
         }
     }
     found
@@ -60,22 +60,15 @@ pub fn redirectors(rules: &Ruleset, direction: Direction, family: Family) -> Vec
 pub fn strays(rules: &Ruleset, family: Family) -> Vec<Stray> {
     let mut found = Vec::new();
     for table in tables(rules, family) {
-        let reached = reached(table, |_| true);
-        let stray =
-            |(index, chain): &(usize, &Chain)| !reached.contains(index) && !chain.rules.is_empty();
-        found.extend(
-            table
-                .chains
-                .iter()
-                .enumerate()
-                .filter(stray)
-                .map(|(_, chain)| Stray {
-                    backend: table.backend,
-                    table: table.name.clone(),
-                    chain: chain.name.clone(),
-                    rules: chain.rules.len(),
-                }),
-        );
+        let reached = reached(table, None, |_| true);
+        let lost = table.chains.iter().zip(reached);
+        let lost = lost.filter(|(chain, from)| from.is_none() && !chain.rules.is_empty());
+        found.extend(lost.map(|(chain, _)| Stray {
+            backend: table.backend,
+            table: table.name.clone(),
+            chain: chain.name.clone(),
+            rules: chain.rules.len(),
+        }));
     }
     found
 }
@@ -90,6 +83,59 @@ impl Ruleset {
         let chain = self.tables.iter().find(same)?.chain(&step.chain)?;
         let number = usize::try_from(step.number?).ok()?;
         chain.rules.get(number.checked_sub(1)?)
+    }
+}
+
+impl Rule {
+    /// What it does, in order.
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        self.statements
+            .iter()
+            .filter_map(|statement| match statement {
+                Statement::Do(action) => Some(action),
+                Statement::When(_) => None,
+            })
+    }
+
+    /// Its conditions, in order.
+    pub fn matches(&self) -> impl Iterator<Item = &Match> {
+        self.statements
+            .iter()
+            .filter_map(|statement| match statement {
+                Statement::When(condition) => Some(condition),
+                Statement::Do(_) => None,
+            })
+    }
+
+    /// Whether one of its conditions is about the field: tells *why* a rule let a connection go.
+    #[must_use]
+    pub fn asks_for(&self, field: Field) -> bool {
+        self.matches().any(|condition| condition.is_about(field))
+    }
+
+    /// Whether it redirects itself.
+    #[must_use]
+    pub fn redirects(&self) -> bool {
+        self.actions().any(Action::redirects)
+    }
+
+    /// Whether its conditions leave packets of the family in; only tables of both families ask.
+    fn is_for(&self, family: Family) -> bool {
+        let number = match family {
+            Family::Ipv4 => 4,
+            Family::Ipv6 => 6,
+        };
+        self.matches().all(|condition| match &condition.test {
+            Test::Number {
+                field: Field::Family,
+                ranges,
+                ..
+            } => {
+                let within = |(first, last): &(u32, u32)| (*first..=*last).contains(&number);
+                ranges.iter().any(within) != condition.negated
+            }
+            _ => true,
+        })
     }
 }
 
@@ -108,59 +154,61 @@ const fn asks(direction: Direction, hook: Hook) -> bool {
     )
 }
 
-/// Chains that base chains of these hooks lead to, themselves included.
-fn reached(table: &Table, hooks: impl Fn(Hook) -> bool) -> BTreeSet<usize> {
-    let based = |chain: &Chain| chain.base.is_some_and(|base| hooks(base.hook));
-    let mut reached = BTreeSet::new();
-    let mut open: Vec<usize> = (0..table.chains.len())
-        .filter(|i| based(&table.chains[*i]))
+/// For every chain the base chain of these hooks that leads to it, by rules for packets of the family if one is given.
+fn reached(
+    table: &Table,
+    family: Option<Family>,
+    hooks: impl Fn(Hook) -> bool,
+) -> Vec<Option<Base>> {
+    let base = |chain: &Chain| chain.base.filter(|base| hooks(base.hook));
+    let mut reached: Vec<Option<Base>> = table.chains.iter().map(base).collect();
+    let mut open: Vec<usize> = (0..reached.len())
+        .filter(|&at| reached[at].is_some())
         .collect();
-    while let Some(index) = open.pop() {
-        let Some(chain) = table.chains.get(index).filter(|_| reached.insert(index)) else {
-            continue;
-        };
-        for action in chain.rules.iter().flat_map(Rule::actions) {
-            follow(action, &mut open);
+    while let Some(at) = open.pop() {
+        let from = reached[at];
+        let rules = table.chains[at].rules.iter();
+        let rules = rules.filter(|rule| family.is_none_or(|family| rule.is_for(family)));
+        for next in rules.flat_map(Rule::actions).flat_map(Action::targets) {
+            if let Some(place @ None) = reached.get_mut(next) {
+                *place = from;
+                open.push(next);
+            }
         }
     }
     reached
 }
 
-fn follow(action: &Action, open: &mut Vec<usize>) {
-    match action {
-        Action::Jump(target) | Action::Goto(target) => open.extend(target.index),
-        Action::Cases(cases) => cases.iter().for_each(|(_, action)| follow(action, open)),
-        _ => {}
-    }
-}
-
-fn redirecting(table: &Table, chain: &Chain, reached: bool, found: &mut Vec<Redirector>) {
-    for (number, rule) in (1_u32..).zip(&chain.rules) {
+fn redirecting(
+    table: &Table,
+    chain: &Chain,
+    family: Family,
+    from: Option<Base>,
+    found: &mut Vec<Redirector>,
+) {
+    let way = from.map(|base| (base.hook, base.kind));
+    for (at, rule) in chain.rules.iter().enumerate() {
+        if !rule.is_for(family) {
+            continue;
+        }
         let mut ports = Vec::new();
-        rule.actions()
-            .for_each(|action| targets(action, &mut ports));
-        found.extend(ports.into_iter().map(|ports| Redirector {
-            step: Step {
-                backend: table.backend,
-                family: table.family,
-                table: table.name.clone(),
-                chain: chain.name.clone(),
-                hook: chain.base.map(|base| base.hook),
-                kind: chain.base.map(|base| base.kind),
-                number: Some(number),
-                text: rule.text.clone(),
-            },
-            ports,
-            reached,
+        rule.actions().for_each(|action| sent(action, &mut ports));
+        found.extend(ports.into_iter().filter_map(|ports| {
+            Some(Redirector {
+                step: Step::of(table, chain, Some(at), way)?,
+                ports,
+                reached: from.is_some(),
+            })
         }));
     }
 }
 
-fn targets(action: &Action, ports: &mut Vec<Option<(u16, u16)>>) {
+/// The ports that an action sends to.
+fn sent(action: &Action, ports: &mut Vec<Option<(u16, u16)>>) {
     match action {
         Action::Redirect { ports: to } | Action::Dnat { ports: to, .. } => ports.push(*to),
         Action::Tproxy { port, .. } => ports.push(Some((*port, *port))),
-        Action::Cases(cases) => cases.iter().for_each(|(_, action)| targets(action, ports)),
+        Action::Cases(cases) => cases.iter().for_each(|(_, action)| sent(action, ports)),
         _ => {}
     }
 }
@@ -169,7 +217,7 @@ fn targets(action: &Action, ports: &mut Vec<Option<(u16, u16)>>) {
 #[expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
 mod tests {
     use super::*;
-    use crate::rules::parse_save;
+    use crate::rules::{ChainKind, parse_nft, parse_save};
 
     const COMPLETE: &str = "*nat\n:PREROUTING ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:POSTROUTING ACCEPT [0:0]\n\
         :IN - [0:0]\n:OUT - [0:0]\n:TO - [0:0]\n\
@@ -213,6 +261,7 @@ mod tests {
         let one = all.iter().find(|r| r.sends_to(15001)).unwrap();
         assert_eq!((one.reached, one.step.number), (false, Some(1)));
         assert!(one.step.text.contains("15001"));
+        assert_eq!(one.step.hook, None);
     }
 
     #[test]
@@ -221,6 +270,48 @@ mod tests {
             "*nat\n:OUTPUT ACCEPT [0:0]\n:A - [0:0]\n:B - [0:0]\n-A OUTPUT -j A\n-A A -j B\n-A B -j A\nCOMMIT\n",
         );
         assert!(!reached(&rules, Direction::Outbound, 15001));
+        assert_eq!(strays(&rules, Family::Ipv4), []);
+    }
+
+    #[test]
+    fn a_rule_is_told_with_the_hook_that_leads_to_it() {
+        let rules = read(COMPLETE);
+        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4);
+        let one = all.iter().find(|r| r.reached).unwrap();
+        assert_eq!(one.step.hook, Some(Hook::Output));
+        assert_eq!(one.step.kind, Some(ChainKind::Nat));
+    }
+
+    #[test]
+    fn the_same_redirect_in_two_backends_is_seen() {
+        let mut rules = read(COMPLETE);
+        parse_save(COMPLETE, Backend::Nft, Family::Ipv4, &mut rules);
+        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4);
+        let both = all.iter().filter(|r| r.reached && r.sends_to(15001));
+        let both: Vec<Backend> = both.map(|r| r.step.backend).collect();
+        assert_eq!(both, [Backend::Legacy, Backend::Nft]);
+    }
+
+    #[test]
+    fn a_rule_for_one_family_in_a_table_of_both_counts_for_that_one() {
+        let json = r#"{"nftables":[{"table":{"family":"inet","name":"t"}},
+            {"chain":{"family":"inet","table":"t","name":"o","type":"nat","hook":"output","prio":-100,"policy":"accept"}},
+            {"chain":{"family":"inet","table":"t","name":"six"}},
+            {"rule":{"family":"inet","table":"t","chain":"o","expr":[
+              {"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"daddr"}},"right":"127.0.0.1"}},
+              {"redirect":{"port":15001}}]}},
+            {"rule":{"family":"inet","table":"t","chain":"o","expr":[
+              {"match":{"op":"==","left":{"meta":{"key":"nfproto"}},"right":"ipv6"}},{"jump":{"target":"six"}}]}},
+            {"rule":{"family":"inet","table":"t","chain":"six","expr":[{"redirect":{"port":15002}}]}}]}"#;
+        let mut rules = Ruleset::default();
+        parse_nft(json, &mut rules).unwrap();
+        let ports = |family| {
+            let all = redirectors(&rules, Direction::Outbound, family);
+            let reached = all.iter().filter(|r| r.reached);
+            reached.filter_map(|r| r.ports).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(Family::Ipv4), [(15001, 15001)]);
+        assert_eq!(ports(Family::Ipv6), [(15002, 15002)]);
         assert_eq!(strays(&rules, Family::Ipv4), []);
     }
 }

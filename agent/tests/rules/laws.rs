@@ -6,6 +6,7 @@ use sidestep::{
     model::{Direction, Family},
     rules::{
         Backend, Connection, Interface, Outcome, Protocol, Ruleset, evaluate, parse_nft, parse_save,
+        redirectors, strays,
     },
 };
 
@@ -96,9 +97,11 @@ fn ask(rules: &Ruleset) {
         assert_eq!(path, evaluate(rules, &connection));
     }
     for family in [Family::Ipv4, Family::Ipv6] {
-        let _ = rules.orphans(family);
+        let _ = strays(rules, family);
         for direction in [Direction::Outbound, Direction::Inbound] {
-            let _ = rules.redirects_to(15001, family, direction);
+            for one in redirectors(rules, direction, family) {
+                assert!(rules.rule_at(&one.step).is_some(), "{}", one.step);
+            }
         }
     }
     let text = serde_json::to_string(rules).unwrap();
