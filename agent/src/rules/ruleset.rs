@@ -373,7 +373,7 @@ impl Chain {
     }
 }
 
-/// A rule's text, cut where it is longer than anybody reads.
+/// A text, cut where it is longer than anybody reads: words of a rule may be as long as what was read.
 pub(super) fn shorten(text: &str) -> String {
     if text.len() <= MAX_TEXT {
         return text.to_owned();

@@ -6,7 +6,7 @@
 use super::super::{
     connection::{Connection, Interface},
     path::{Outcome, Path, Redirection, Step},
-    ruleset::{ChainKind, Hook, Ruleset},
+    ruleset::{ChainKind, Hook, Ruleset, shorten},
 };
 use super::order::{Called, ChainAt, called, is_tied};
 use super::packet::{Packet, Tracking};
@@ -229,7 +229,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn because(&mut self, what: impl Into<String>) {
-        let what = what.into();
+        let what = shorten(&what.into());
         if self.because.len() < MAX_WAYS && !self.because.contains(&what) {
             self.because.push(what);
         }

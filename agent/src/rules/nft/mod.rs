@@ -179,6 +179,7 @@ impl<'j, 'r> Reader<'j, 'r> {
     }
 
     fn problem(&mut self, line: usize, what: String) {
+        let what = shorten(&what);
         if self.known_problems.len() < MAX_RULES && self.known_problems.insert(what.clone()) {
             self.into.problem(Backend::Native, line, what);
         }

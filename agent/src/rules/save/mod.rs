@@ -62,7 +62,7 @@ impl Reader<'_> {
             Some(_) => Err("is neither a table, a chain nor a rule".to_owned()),
         };
         if let Err(what) = result {
-            let what = format!("`{}` {what}", shorten(line));
+            let what = format!("`{}` {}", shorten(line), shorten(&what));
             self.into.problem(self.backend, number, what);
         }
     }
@@ -151,7 +151,7 @@ impl Reader<'_> {
         let (statements, packets, problem) = match parsed {
             Ok(parsed) => (parsed.statements, packets.or(parsed.packets), None),
             Err(what) => {
-                let unknown = Statement::Do(Action::Unknown(what.clone()));
+                let unknown = Statement::Do(Action::Unknown(shorten(&what)));
                 (vec![unknown], packets, Some(what))
             }
         };
