@@ -8,6 +8,7 @@ mod build;
 mod cache;
 mod demo;
 mod differential;
+mod fuzz;
 mod lint;
 mod paths;
 mod process;
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure what the agent costs and how fast it is
     Bench(bench::Options),
+    /// Give the parsers inputs that nobody would write
+    Fuzz(fuzz::Options),
     /// Run the agent under load for a long time
     Soak(soak::Options),
     /// Compare the evaluation of random rules with what the kernel does
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Vm(options) => vm::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
         Command::Differential(options) => differential::run(&options),
         Command::Scenario(options) => scenario::run(&options),

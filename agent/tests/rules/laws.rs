@@ -4,11 +4,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use sidestep::{
     model::{Direction, Family},
-    rules::{
-        Backend, Connection, Interface, Outcome, Protocol, Ruleset, evaluate, parse_nft, parse_save,
-        redirectors, strays,
-    },
+    rules::{Backend, Outcome, Ruleset, evaluate, parse_nft, parse_save},
 };
+
+use super::inputs::{ask, connections};
 
 const SAVES: [&str; 4] = [
     include_str!("strangers/legacy4.save"),
@@ -56,57 +55,6 @@ const WORDS: [&str; 32] = [
     "\"",
     "-A",
 ];
-
-fn connections() -> Vec<Connection> {
-    let local = Some(vec![
-        "10.1.0.5".parse().unwrap(),
-        "fd11::5".parse().unwrap(),
-    ]);
-    let out = |source: &str, destination: &str| {
-        let ends = (source.parse().unwrap(), destination.parse().unwrap());
-        Connection::outbound(Protocol::Tcp, ends.0, ends.1, local.clone())
-    };
-    let mut stranger = out("0.0.0.0:0", "10.9.0.9:80");
-    stranger.local = None;
-    stranger.mark = None;
-    stranger.interface = Interface::Unknown;
-    let ends = (
-        "10.7.0.7:999".parse().unwrap(),
-        "10.1.0.5:8080".parse().unwrap(),
-    );
-    vec![
-        out("10.1.0.5:4000", "10.9.0.9:80").owned_by(0, 0),
-        out("10.1.0.5:4000", "10.1.0.5:8080").owned_by(1337, 1337),
-        out("[fd11::5]:4000", "[fd99::9]:53").owned_by(0, 0),
-        stranger,
-        Connection::inbound(Protocol::Tcp, ends.0, ends.1, local.clone()),
-        Connection::inbound(Protocol::Udp, ends.0, ends.1, None),
-    ]
-}
-
-/// Everything that is done with a rule set, and what holds for each answer.
-fn ask(rules: &Ruleset) {
-    for connection in connections() {
-        let path = evaluate(rules, &connection);
-        assert_eq!(
-            path.because.is_empty(),
-            path.outcome != Outcome::Unknown,
-            "{path:?}"
-        );
-        assert!(!path.explain().is_empty());
-        assert_eq!(path, evaluate(rules, &connection));
-    }
-    for family in [Family::Ipv4, Family::Ipv6] {
-        let _ = strays(rules, family);
-        for direction in [Direction::Outbound, Direction::Inbound] {
-            for one in redirectors(rules, direction, family) {
-                assert!(rules.rule_at(&one.step).is_some(), "{}", one.step);
-            }
-        }
-    }
-    let text = serde_json::to_string(rules).unwrap();
-    assert_eq!(&serde_json::from_str::<Ruleset>(&text).unwrap(), rules);
-}
 
 fn read(text: &str) -> Ruleset {
     let mut rules = Ruleset::default();

@@ -20,7 +20,7 @@ const NO_DATABASE: [&str; 2] = [
     "failed to get 'FETCH_HEAD' metadata",
 ];
 
-/// Checks the workspace and the probes' crate.
+/// Checks the workspace and the probes' crate. What the fuzzer adds to them is never shipped.
 pub(crate) fn check() -> Result<()> {
     let deny = setup::need(Component::CargoDeny)?;
     let workspace = paths::workspace();

@@ -83,11 +83,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn formatting() -> Result<()> {
     process::output(cargo().args(["fmt", "--all", "--check"]))?;
-    process::output(
-        cargo()
-            .args(["fmt", "--check"])
-            .current_dir(paths::workspace().join("agent-ebpf")),
-    )?;
+    for alone in ["agent-ebpf", "fuzz"] {
+        process::output(
+            cargo()
+                .args(["fmt", "--check"])
+                .current_dir(paths::workspace().join(alone)),
+        )?;
+    }
     Ok(())
 }
 
