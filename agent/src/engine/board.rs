@@ -3,13 +3,20 @@
 //! Metrics and JSON are views of it, so they cannot disagree; a series exists exactly
 //! while its row exists. All counters are cumulative since the agent started.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Finding, RulesChange, RulesRead, RulesSource};
-use crate::model::{
-    AgentStats, Coverage, Direction, EdgeKey, Histogram, Loss, Outcome, PodKey, Time, Workload,
+use crate::{
+    mesh::Intent,
+    model::{
+        AgentStats, Coverage, Direction, EdgeKey, Histogram, Loss, Outcome, PodKey, Time, Workload,
+    },
+    rules::Ruleset,
 };
 
 /// The part of the path a connection is on. The one bounded label that makes failures readable.
@@ -207,6 +214,9 @@ pub struct PodRow {
     pub failed: u64,
     /// Codes of its open findings.
     pub findings: Vec<super::Code>,
+    /// What its spec wants, to be asked about one connection. Shared, and on no page.
+    #[serde(skip)]
+    pub wants: Option<Arc<Intent>>,
 }
 
 /// Connections of a pod by leg and result.
@@ -285,6 +295,23 @@ pub struct RulesRow {
     pub changed: Option<RulesChange>,
     /// Changes it told.
     pub changes: u64,
+    /// The rules as they are. Shared, and on no page but those that are about one pod's rules.
+    #[serde(skip)]
+    pub live: Option<LiveRules>,
+    /// The rules as they were, latest first.
+    #[serde(skip)]
+    pub earlier: Vec<LiveRules>,
+}
+
+/// The rules of a namespace over some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveRules {
+    /// First time they were read.
+    pub since: Time,
+    /// The change that led to them, where the kernel told.
+    pub by: Option<RulesChange>,
+    /// The rules.
+    pub rules: Arc<Ruleset>,
 }
 
 /// An edge with its verdict.

@@ -10,6 +10,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use super::input::Change;
@@ -32,7 +33,8 @@ pub(super) struct PodId(pub(super) u32);
 #[derive(Debug)]
 pub(super) struct PodEntry {
     pub(super) pod: Pod,
-    pub(super) intent: Option<Intent>,
+    /// Shared with every board that shows the pod.
+    pub(super) intent: Option<Arc<Intent>>,
     /// What meshes say of it beside that.
     pub(super) standing: Standing,
     /// When the engine heard of it first.

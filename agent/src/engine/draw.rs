@@ -4,17 +4,17 @@
 //! completeness: the board carries the [`SHOWN_EDGES`] most recent ones, because ten
 //! thousand rows of strings would cost more memory than the agent itself.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow, InterceptionRow, PodRow,
-    QueueRow, RulesRow, Verdict,
+    Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow, InterceptionRow, LiveRules,
+    PodRow, QueueRow, RulesRow, Verdict,
     directory::{PodEntry, PodId},
     edges::{Comm, Edge},
     findings::State,
     ledger::{self, Account},
     machine::Engine,
-    rulebook::Page,
+    rulebook::{Page, Read},
     sockets::Namespace,
     surroundings::Surroundings,
 };
@@ -112,6 +112,7 @@ fn pod_row(
             .filter(open)
             .map(|c| c.code)
             .collect(),
+        wants: entry.intent.clone(),
     }
 }
 
@@ -123,6 +124,16 @@ fn rules_row(entry: &PodEntry, page: &Page) -> RulesRow {
         sources: now.map_or_else(Vec::new, |read| read.sources.clone()),
         changed: page.changed.clone(),
         changes: page.changes,
+        live: now.map(live_rules),
+        earlier: page.earlier.iter().map(live_rules).collect(),
+    }
+}
+
+fn live_rules(read: &Read) -> LiveRules {
+    LiveRules {
+        since: read.first,
+        by: read.by.clone(),
+        rules: Arc::clone(&read.rules),
     }
 }
 

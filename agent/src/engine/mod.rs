@@ -26,19 +26,28 @@ mod queue;
 mod reading;
 pub mod record;
 mod rulebook;
+mod rules_view;
 mod signals;
 mod sockets;
 mod surroundings;
 mod top;
 mod verdict;
 mod watch;
+mod why;
 
 pub use board::{
-    Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow, Reason,
-    RulesRow, Stage, Verdict,
+    Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, LiveRules, PodRow, QueueRow,
+    Reason, RulesRow, Stage, Verdict,
 };
 pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
 pub use input::{Change, Config, Input, Output};
 pub use machine::Engine;
 pub use reading::{RulesRead, RulesReading, RulesSource};
 pub use rulebook::RulesChange;
+pub use rules_view::{
+    ChainView, Example, Mark, RuleView, RulesView, SourceView, TableView, rules_view,
+};
+use why::live_in_words;
+pub use why::{
+    Agreement, Ask, Before, By, Conclusion, Known, Live, OwnerSource, Wanted, Way, Why, why,
+};

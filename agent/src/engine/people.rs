@@ -94,6 +94,7 @@ impl Engine {
             entry.intent = self
                 .profiles
                 .intent(&entry.pod, &listeners.unwrap_or_default())
+                .map(std::sync::Arc::new)
                 .filter(|_| !entry.pod.host_network);
             entry.standing = self.profiles.standing(&entry.pod);
         }

@@ -24,6 +24,8 @@ use crate::{
 };
 
 mod findings;
+#[path = "fixture/rules_tests.rs"]
+pub(crate) mod rules;
 
 /// 2026-03-01 02:13:05 UTC: when the board was drawn.
 pub(crate) const NOW: Time = Time(1_772_331_185_000_000);
@@ -137,6 +139,7 @@ fn pods() -> Vec<PodRow> {
         excluded: 3,
         failed: 1,
         findings: vec![Code::BypassProxyUid],
+        wants: None,
     };
     let plain = PodRow {
         pod: key("", "batch"),
@@ -152,6 +155,7 @@ fn pods() -> Vec<PodRow> {
         excluded: 0,
         failed: 0,
         findings: vec![],
+        wants: None,
     };
     let mut second = cart.clone();
     second.pod.name = "cart-7d9f8c6b5-zzzzz".into();

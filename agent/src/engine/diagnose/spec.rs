@@ -29,7 +29,7 @@ pub(in crate::engine) fn spec(
     render: Render<'_>,
 ) {
     let standing = &entry.standing;
-    let intent = entry.intent.as_ref();
+    let intent = entry.intent.as_deref();
     let told = |code| findings.get(pod, code).is_some_and(is_current);
     let seen = told(Code::BypassProxyUid) || told(Code::BypassProxyGid);
     let shared = intent.and_then(shared_ids).filter(|_| !seen);

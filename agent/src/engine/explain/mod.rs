@@ -13,7 +13,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use words::{ago, one_line, removed_facts, seen, strays};
+pub(super) use words::seen;
+use words::{ago, one_line, removed_facts, strays};
 
 use super::{
     Reason,

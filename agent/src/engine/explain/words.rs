@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What there is, by backend and family.
-pub(super) fn seen(rules: &Ruleset) -> String {
+pub(in crate::engine) fn seen(rules: &Ruleset) -> String {
     let line = |table: &rules::Table| {
         let n: usize = table.chains.iter().map(|chain| chain.rules.len()).sum();
         format!(
