@@ -5,6 +5,8 @@
 //! filter; a filter that is not known is refused, because a misspelled one that is ignored
 //! shows the wrong rows.
 
+pub mod pod;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@
 //! none waits for the event loop, so a stuck loop is seen in `/healthz`, not as a timeout.
 
 mod bounded;
+mod pod;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -36,8 +37,7 @@ const MOST_CONNECTIONS: usize = 64;
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 
 /// Everything served.
-const PATHS: &str =
-    "/metrics, /healthz, /readyz, /v1/pods, /v1/findings, /v1/edges, /v1/coverage, /v1/config";
+const PATHS: &str = "/metrics, /healthz, /readyz, /v1/pods, /v1/pods/NAMESPACE/NAME, its /rules and /why, /v1/findings, /v1/edges, /v1/coverage, /v1/config";
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,9 @@ fn router(view: View) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/pods", get(pods))
+        .route("/v1/pods/{namespace}/{name}", get(pod::pod))
+        .route("/v1/pods/{namespace}/{name}/rules", get(pod::rules))
+        .route("/v1/pods/{namespace}/{name}/why", get(pod::why))
         .route("/v1/findings", get(findings))
         .route("/v1/edges", get(edges))
         .route("/v1/coverage", get(coverage))

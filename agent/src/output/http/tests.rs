@@ -8,6 +8,8 @@ use tokio::task::spawn_blocking;
 use super::*;
 use crate::{engine::Board, model::Time, output::fixture};
 
+mod pod;
+
 struct Answer {
     status: u16,
     content_type: String,
