@@ -10,12 +10,15 @@ mod completions;
 pub mod exit;
 mod explain;
 mod findings;
+mod live_rules;
+mod pod_name;
 mod pods;
 pub mod profiles;
 mod replay;
 mod report;
 pub mod rules;
 mod text;
+mod why;
 
 use clap::{Parser, Subcommand};
 
@@ -46,6 +49,10 @@ pub enum Command {
     Findings(findings::Options),
     /// Show every pod: its mesh, what should be captured, and what was.
     Pods(pods::Options),
+    /// Explain one connection of a pod: what its spec wants, what the live rules do, and what was seen.
+    Why(why::Options),
+    /// Show the live netfilter rules of a pod, with those marked that take its connections.
+    Rules(live_rules::Options),
     /// Tell what a finding's code means and what to do about it.
     Explain(explain::Options),
     /// Run a recording (`sidestep agent --record FILE`) through the engine and show what it finds.
@@ -69,6 +76,8 @@ pub fn run(
         }
         Command::Findings(options) => findings::run(&options),
         Command::Pods(options) => pods::run(&options),
+        Command::Why(options) => why::run(&options),
+        Command::Rules(options) => live_rules::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Replay(options) => replay::run(&options),
         Command::Completions(options) => completions::run(&options),

@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{
-    Attribute, Cell, ColumnConstraint, ContentArrangement, Row, Table, presets::NOTHING,
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, presets::NOTHING,
 };
 
 use crate::model::Time;
@@ -80,6 +80,13 @@ impl Style {
         finish(table, indent, &[0])
     }
 
+    /// A paragraph of one colour, indented.
+    pub(super) fn coloured(self, indent: u16, text: &str, colour: Color) -> String {
+        let mut table = self.table();
+        table.add_row([cell(text).fg(colour)]);
+        finish(table, indent, &[])
+    }
+
     /// A paragraph, indented.
     pub(super) fn paragraph(self, indent: u16, text: &str) -> String {
         let mut table = self.table();
@@ -109,7 +116,7 @@ pub(super) fn cell(text: impl AsRef<str>) -> Cell {
 }
 
 /// Control characters as escapes: a process may be named to rewrite the reader's terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let control = |c: char| c.is_control() && c != '\n';
     let mut clean = String::with_capacity(text.len());
     for c in text.chars() {
