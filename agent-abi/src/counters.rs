@@ -31,4 +31,6 @@ counters! {
     PendingMissing = "pending_missing",
     /// No place to wait for the arrival: counted with arrival unknown.
     ArrivalUnknown = "arrival_unknown",
+    /// The map of flows over UDP was full: not counted.
+    DatagramLost = "datagram_lost",
 }

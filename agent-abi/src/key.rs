@@ -128,3 +128,19 @@ impl EdgeValue {
         read(bytes)
     }
 }
+
+/// What is counted for flows over UDP to one destination. Its key is an [`EdgeKey`] with the
+/// running task's ids instead of the socket's, and an arrival of `ARRIVAL_DECIDED` (NAT
+/// redirects), `ARRIVAL_UNKNOWN` (NAT sends it elsewhere) or `ARRIVAL_NOWHERE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramValue {
+    /// Flows since the entry was made: the reader takes it out.
+    pub flows: u64,
+    /// Who made the first of them.
+    pub task: crate::Task,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+plain!(DatagramValue, 32, { flows: 0, task: 8, reserved: 28 });

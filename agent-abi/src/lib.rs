@@ -29,18 +29,18 @@ pub use fields::{
 };
 pub use key::{
     ARRIVAL_DECIDED, ARRIVAL_LOOPBACK, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN,
-    DIRECTION_INBOUND, DIRECTION_OUTBOUND, EdgeKey, EdgeValue, FAMILY_IPV4, FAMILY_IPV6,
-    FLAG_DUAL_STACK, FLAG_OVERFLOW, HISTOGRAM_BUCKETS, NO_ID,
+    DIRECTION_INBOUND, DIRECTION_OUTBOUND, DatagramValue, EdgeKey, EdgeValue, FAMILY_IPV4,
+    FAMILY_IPV6, FLAG_DUAL_STACK, FLAG_OVERFLOW, HISTOGRAM_BUCKETS, NO_ID,
 };
 pub use slot::{
     AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, STATE_BUSY, STATE_FREE, STATE_MIN_TAG,
 };
 
 /// Version of every layout in this crate. Raise it with any change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Symbol the probes' object carries for this version; its absence is a mismatch.
-pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_2";
+pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_3";
 
 /// A record that is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

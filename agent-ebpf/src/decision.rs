@@ -10,9 +10,9 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::kprobe, programs::Prob
 use sidestep_abi::{EVENT_INBOUND_REDIRECT, EdgeKey, FAMILY_IPV4, LateOffsets, Range, Tuple};
 
 use crate::{
-    edges,
+    datagram, edges,
     events::{self, Detail},
-    kernel::{AF_INET6, Kernel, Probed, TCP, offset},
+    kernel::{AF_INET6, Kernel, Probed, TCP, UDP, offset},
     maps::{
         CONNECTING, CONNECTING_SLOTS, DECISION_NONE, DECISION_REDIRECT, LATE, PENDING,
         PENDING_SLOTS, Pending, TOLD, TOLD_SLOTS, destination, end_hash,
@@ -22,7 +22,7 @@ use crate::{
 /// `NF_NAT_MANIP_DST`: the destination is rewritten.
 const MANIP_DST: u32 = 1;
 /// `NF_NAT_RANGE_MAP_IPS`: the range sets an address.
-const MAP_IPS: u32 = 1;
+pub(crate) const MAP_IPS: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_SPECIFIED`: the range sets a port.
 const MAP_PORT: u32 = 2;
 
@@ -48,6 +48,9 @@ fn decided(ct: *const u8, range: *const u8, late: &LateOffsets) {
         )
     };
     if u16::from(tuple.protocol) != TCP {
+        if u16::from(tuple.protocol) == UDP {
+            datagram::decided(netns(ct, late), &tuple, &range);
+        }
         return;
     }
     let decision = read_range(&range, &tuple);
@@ -63,7 +66,7 @@ fn decided(ct: *const u8, range: *const u8, late: &LateOffsets) {
 ///
 /// A rewritten destination elsewhere (a service's virtual address) is no interception.
 #[inline(always)]
-fn read_range(range: &Range, tuple: &Tuple) -> u32 {
+pub(crate) fn read_range(range: &Range, tuple: &Tuple) -> u32 {
     if range.flags & MAP_PORT == 0 {
         return DECISION_NONE;
     }
@@ -87,8 +90,9 @@ fn leads_here(tuple: &Tuple, addr: &[u32; 4]) -> bool {
     loopback || equal(addr, &tuple.src) || equal(addr, &tuple.dst)
 }
 
+/// Whether the range leaves the address as it is.
 #[inline(always)]
-fn same(tuple: &Tuple, addr: &[u32; 4]) -> bool {
+pub(crate) fn same(tuple: &Tuple, addr: &[u32; 4]) -> bool {
     if tuple.family != AF_INET6 {
         return addr[0] == tuple.dst[0];
     }

@@ -16,6 +16,8 @@ use crate::{atomic, maps::destination, verifier::forget};
 
 /// `IPPROTO_TCP`; MPTCP's own sockets carry another number and are not connections on the wire.
 pub(crate) const TCP: u16 = 6;
+/// `IPPROTO_UDP`.
+pub(crate) const UDP: u16 = 17;
 /// `AF_INET6`.
 pub(crate) const AF_INET6: u16 = 10;
 /// Second half of an IPv4-mapped IPv6 address starts with these four bytes.

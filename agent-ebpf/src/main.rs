@@ -11,6 +11,7 @@ mod accept;
 mod arrival;
 mod atomic;
 mod connect;
+mod datagram;
 mod decision;
 mod edges;
 mod events;

@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, RingBuf},
 };
 use sidestep_abi::{
-    AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, COUNTER_COUNT, Counter, EdgeKey, EdgeValue,
-    LateOffsets, Task,
+    AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, COUNTER_COUNT, Counter, DatagramValue,
+    EdgeKey, EdgeValue, LateOffsets, Task,
 };
 
 /// Connects not yet answered; two may share a pair of slots. One more is nobody's.
@@ -103,6 +103,10 @@ pub(crate) static EDGES: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries
 /// Edges without addresses, for when [`EDGES`] is full.
 #[map]
 pub(crate) static OVERFLOW: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries(1_024, 0);
+
+/// Flows over UDP; apart, so that they never take an edge's place.
+#[map]
+pub(crate) static DATAGRAMS: HashMap<EdgeKey, DatagramValue> = HashMap::with_max_entries(1_024, 0);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);

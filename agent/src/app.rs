@@ -287,6 +287,12 @@ impl Agent {
     fn drain(&mut self) -> anyhow::Result<()> {
         let deltas = self.probes.drain().context("cannot read the edges")?;
         self.edges(deltas);
+        let flows = self.probes.datagrams().context("cannot read UDP flows")?;
+        if !flows.is_empty() {
+            let owners = flows.iter().map(|flow| flow.key.owner);
+            owners.for_each(|owner| self.node.seen(owner.netns, owner.cgroup));
+            self.give(Input::Datagrams(flows));
+        }
         self.sample_programs();
         self.probes.attach_late();
         self.tell_coverage();

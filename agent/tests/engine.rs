@@ -10,6 +10,8 @@ mod kit;
 
 #[path = "engine/bypass.rs"]
 mod bypass;
+#[path = "engine/datagrams.rs"]
+mod datagrams;
 #[path = "engine/exempt.rs"]
 mod exempt;
 #[path = "engine/identity.rs"]

@@ -28,9 +28,10 @@ impl Engine {
         let netns = reading.netns;
         self.known.rulebook.read(self.now, reading);
         self.rules_came(netns);
-        if !self.known.late.is_empty() {
+        if !self.known.late.is_empty() || !self.known.flows.is_empty() {
             self.retry();
         }
+        self.reread_dns(netns);
         self.findings.touched = true;
     }
 
@@ -52,7 +53,8 @@ impl Engine {
         let explain =
             |case: &Case| explain::again(page, scene.intent, &own, scene.entry.since, case);
         let render = |case: &Case| surroundings.render(case);
-        diagnose::refile(self.now, pod, &explain, &mut self.findings, &render);
+        let of = (pod, scene.intent);
+        diagnose::refile(self.now, of, &explain, &mut self.findings, &render);
     }
 
     /// Whether a captured connection contradicts a suspicion that only better rules can settle:

@@ -261,6 +261,7 @@ fn losses(engine: &Engine) -> Vec<Loss> {
         loss("edges", engine.edges.evicted),
         loss("outputs", engine.findings.outputs_lost),
         loss("listeners", engine.known.sockets.refused),
+        loss("datagrams", engine.known.flows.refused),
         loss("rules", engine.known.rulebook.refused),
     ];
     losses.extend(engine.known.directory.losses());

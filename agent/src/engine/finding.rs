@@ -63,6 +63,9 @@ codes! {
     BypassHostNetwork = "bypass-host-network", Info;
     MeshConflict = "mesh-conflict", Warning;
     BypassBeforeRules = "bypass-before-rules", Warning;
+    BypassDns = "bypass-dns", Warning;
+    BypassQuic = "bypass-quic", Info;
+    BypassAmbientLost = "bypass-ambient-lost", Critical;
     BypassUnknown = "bypass-unknown", Warning;
     StuckNoListener = "stuck-no-listener", Critical;
     StuckNotAccepting = "stuck-not-accepting", Critical;

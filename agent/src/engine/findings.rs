@@ -55,6 +55,8 @@ pub(super) struct Case {
     pub(super) ports: BTreeSet<u16>,
     /// Single facts, the last value of each.
     facts: BTreeMap<&'static str, (Time, String)>,
+    /// What it is about is there until it is seen to be gone, with or without traffic.
+    pub(super) stands: bool,
     /// Independent sources that speak for it.
     pub(super) witnesses: BTreeSet<&'static str>,
 }
@@ -90,6 +92,7 @@ impl Case {
             sources: Top::default(),
             ports: BTreeSet::new(),
             facts: BTreeMap::new(),
+            stands: false,
             witnesses: BTreeSet::new(),
         }
     }
@@ -305,7 +308,7 @@ impl Findings {
                     None => {}
                 }
             }
-            if case.is_open() && resolves_alone(case.code) {
+            if case.is_open() && !case.stands && resolves_alone(case.code) {
                 let quiet = case.last.plus_secs(resolve_after_s);
                 if quiet <= now {
                     said.push(Output::Resolved(close(now, case, render)));

@@ -170,6 +170,7 @@ impl Engine {
             }
         }
         self.judge_all(bound.iter().map(|(delta, way)| (delta, *way)));
+        self.retry_datagrams();
         // A suspicion may have waited for exactly these, whatever became of them.
         self.findings.touched = true;
     }

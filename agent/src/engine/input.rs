@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Finding, RulesReading};
 use crate::model::{
-    AgentStats, CgroupId, Coverage, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey, Signal,
+    AgentStats, CgroupId, Coverage, Datagrams, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey,
+    Signal,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -47,6 +48,8 @@ pub enum Input {
     Tick,
     /// What the last drain of the edge map found new.
     Edges(Vec<EdgeDelta>),
+    /// Flows over UDP since the last drain.
+    Datagrams(Vec<Datagrams>),
     /// A ring buffer record.
     Signal(Signal),
     /// Who is who changed.

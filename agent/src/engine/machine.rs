@@ -65,6 +65,7 @@ impl Engine {
         match input {
             Input::Tick => {}
             Input::Edges(deltas) => self.edges(&deltas),
+            Input::Datagrams(all) => self.datagrams(all),
             Input::Signal(signal) => self.signal(signal),
             Input::Change(change) => self.change(change),
             Input::Queues { netns, queues } => self.queues(netns, &queues),
@@ -84,6 +85,7 @@ impl Engine {
             .next_expiry(u64::from(self.config.keep_resolved_s));
         let all = [
             self.known.late.due,
+            self.known.flows.due,
             self.retry_at,
             self.findings.due,
             expiry,
@@ -124,7 +126,7 @@ impl Engine {
     fn advance(&mut self) {
         let now = self.now;
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        if due(self.retry_at) || due(self.known.late.due) {
+        if due(self.retry_at) || due(self.known.late.due) || due(self.known.flows.due) {
             self.retry();
         }
         let linger = u64::from(self.config.keep_resolved_s);

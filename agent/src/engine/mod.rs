@@ -7,6 +7,7 @@
 mod binding;
 mod board;
 mod consult;
+mod datagrams;
 mod diagnose;
 mod directory;
 mod draw;

@@ -38,6 +38,9 @@ impl Engine {
         if let Some(pod) = netns.and_then(|n| self.known.directory.pod_of(n)) {
             self.reread_by_listeners(pod);
         }
+        if let Some(netns) = netns {
+            self.reread_dns(netns);
+        }
         if !self.known.late.is_empty() {
             let soon = now.plus_micros(RETRY_US);
             self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
@@ -99,6 +102,9 @@ impl Engine {
             entry.standing = self.profiles.standing(&entry.pod);
         }
         self.diagnose_spec(pod);
+        if let Some(netns) = netns {
+            self.reread_dns(netns);
+        }
         self.findings.touched = true;
     }
 

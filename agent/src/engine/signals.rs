@@ -116,7 +116,10 @@ impl Engine {
         let process = Comm::of(process);
         let sample = diagnose::signal_sample(Direction::Outbound, key.remote, process, 0);
         let ns = entry.netns.and_then(|n| self.known.sockets.of(n));
-        diagnose::signalled_refusal(self.now, pod, ns, port, &sample, &mut self.findings);
+        if let Some(intent) = &entry.intent {
+            let case = (pod, diagnose::nobody(intent));
+            diagnose::signalled_refusal(self.now, case, ns, port, &sample, &mut self.findings);
+        }
     }
 
     fn no_listener(&mut self, netns: NetnsId, port: u16, local: SocketAddr, peer: SocketAddr) {
@@ -130,15 +133,13 @@ impl Engine {
         let Some(entry) = self.known.directory.pod(pod) else {
             return;
         };
-        let inbound = entry
-            .intent
-            .as_ref()
-            .is_some_and(|i| i.inbound_port == port);
-        if inbound {
+        let inbound = entry.intent.as_ref().filter(|i| i.inbound_port == port);
+        if let Some(intent) = inbound {
             let asked = SocketAddr::new(peer.ip(), port);
             let sample = diagnose::signal_sample(Direction::Inbound, asked, None, 1);
             let ns = self.known.sockets.of(netns);
-            diagnose::signalled_refusal(self.now, pod, ns, port, &sample, &mut self.findings);
+            let case = (pod, diagnose::nobody(intent));
+            diagnose::signalled_refusal(self.now, case, ns, port, &sample, &mut self.findings);
         }
     }
 

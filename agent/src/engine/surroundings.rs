@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Finding,
+    datagrams::Flows,
     diagnose::{self, Scene},
     directory::{Directory, PodId},
     findings::Case,
@@ -34,6 +35,8 @@ pub(super) struct Known {
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.
     pub(super) late: Late,
+    /// Flows over UDP that wait for theirs.
+    pub(super) flows: Flows,
     pub(super) coverage: Coverage,
 }
 

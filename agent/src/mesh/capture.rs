@@ -91,6 +91,23 @@ impl Rules {
         }
     }
 
+    /// The port that captures a query over UDP to `to`, if one does. Lists of ranges do not
+    /// count: the rules for queries stand before them.
+    pub(super) fn query(&self, to: SocketAddr, own: &[IpAddr]) -> Option<u16> {
+        let dns = self.dns.as_ref()?;
+        let ip = to.ip().to_canonical();
+        let captures = to.port() == DNS
+            && dns.protocols.contains(&Protocol::Udp)
+            && dns.resolvers != Resolvers::Localhost;
+        let exempt = self.off_outbound().is_some()
+            || self.exempt_outbound_ports.contains(DNS)
+            || self.exempt_outbound_ranges.contains(ip)
+            || self.exclude_outbound_ports.value.contains(DNS)
+            || ip.is_loopback()
+            || is_own(ip, own);
+        (captures && !exempt).then_some(dns.port)
+    }
+
     /// Why this user's connections to `port` are left alone, `None` if they are not.
     pub(super) fn user(&self, uid: u32, port: u16) -> Option<Exemption> {
         let covers = |rules: &&Sourced<Vec<UserRule>>| {

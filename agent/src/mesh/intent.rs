@@ -117,6 +117,8 @@ pub struct Intent {
     pub inbound_keeps_destination: bool,
     /// Settings that decide whether IPv6 is captured, for remedies.
     pub ipv6_setting: String,
+    /// What on the pod makes it a member where no container of its own does, for people.
+    pub mark: Option<String>,
     /// The proxy is the node's: its sockets in this pod's namespace belong to no container of it.
     pub node_proxy: bool,
     /// The proxy dials the app from the address of the peer.
@@ -172,6 +174,14 @@ impl Intent {
             }
             exempt @ Expectation::Exempt { .. } => exempt,
         }
+    }
+
+    /// The port that must capture a query over UDP which a process of this user sends to the
+    /// resolver `to`, if it must be captured.
+    #[must_use]
+    pub fn query_by(&self, uid: u32, to: SocketAddr, own: &[IpAddr]) -> Option<u16> {
+        let port = self.rules.query(to, own)?;
+        self.rules.user(uid, to.port()).is_none().then_some(port)
     }
 
     /// What must happen to a connection that `from` opens to the pod's port `port`.

@@ -56,6 +56,12 @@ pub(super) fn has_marks(profile: &Profile, pod: &Pod) -> bool {
         || members.signs.iter().any(|sign| sign.shows(pod, None))
 }
 
+fn mark(profile: &Profile, pod: &Pod) -> Option<String> {
+    let mut signs = profile.members.signs.iter();
+    let sign = signs.find(|sign| sign.shows(pod, None))?;
+    Some(sign.describe(pod))
+}
+
 /// Whether the pod is no member whatever else it shows.
 pub(super) fn is_skipped(profile: &Profile, pod: &Pod) -> bool {
     let proxy = named(pod, &profile.members.proxy_containers);
@@ -104,6 +110,7 @@ fn intent(
         inbound_bind: capture.inbound_bind.clone(),
         inbound_keeps_destination: rules.mode.value == Mode::TransparentInbound,
         mesh_users: mesh_users(profile, pod),
+        mark: mark(profile, pod),
         node_proxy: capture.proxy == Place::Node,
         inbound_keeps_source: capture.inbound_keeps_source,
         dns: rules.dns.clone(),

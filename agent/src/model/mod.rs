@@ -15,7 +15,7 @@ pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalC
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
 pub use pod::{Container, ContainerKind, Pod, PodKey, Workload};
 pub use signal::{
-    Arrival, Counts, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener, ListenerQueue,
-    Outcome, Process, RulesBackend, Signal,
+    Arrival, Counts, Datagrams, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener,
+    ListenerQueue, Outcome, Process, RulesBackend, Signal,
 };
 pub use time::Time;

@@ -84,6 +84,20 @@ pub struct EdgeDelta {
     pub duration: Histogram,
 }
 
+/// Flows over UDP that a process began to one destination, since the last drain. A flow is
+/// what connection tracking takes for one: a query of a resolver is a flow of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datagrams {
+    /// Who and where to; user and group are the process's. Of the arrivals there are
+    /// [`Arrival::Decided`] (NAT redirects), [`Arrival::Unknown`] (NAT sends it to another
+    /// address) and [`Arrival::Nowhere`] (NAT leaves it alone).
+    pub key: EdgeKey,
+    /// How many.
+    pub flows: u64,
+    /// The process that began the first of them.
+    pub process: Process,
+}
+
 /// How a connection attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use sidestep_abi as abi;
 
 use crate::model::{
-    Arrival, CgroupId, Counts, Direction, EdgeDelta, EdgeKey, Family, Histogram, Listener, NetnsId,
-    Outcome, Owner, Process, RulesBackend, Signal, Time,
+    Arrival, CgroupId, Counts, Datagrams, Direction, EdgeDelta, EdgeKey, Family, Histogram,
+    Listener, NetnsId, Outcome, Owner, Process, RulesBackend, Signal, Time,
 };
 
 /// An edge; its addresses are unspecified where the kernel side had no room for them.
@@ -99,6 +99,15 @@ pub(super) fn add_settled(value: &mut abi::EdgeValue, duration_us: u32) {
     let bucket = (duration_us.max(1).ilog2() as usize).min(last);
     value.buckets[bucket] = value.buckets[bucket].wrapping_add(1);
     value.sum_us = value.sum_us.wrapping_add(duration_us.into());
+}
+
+/// Flows over UDP.
+pub(super) fn datagrams(key: &abi::EdgeKey, value: &abi::DatagramValue) -> Datagrams {
+    Datagrams {
+        key: edge_key(key),
+        flows: value.flows,
+        process: process(&value.task),
+    }
 }
 
 /// A task's name up to its first zero.

@@ -17,6 +17,7 @@ mod attach;
 mod btf;
 mod capability;
 mod clock;
+mod datagrams;
 mod decode;
 mod drain;
 mod error;

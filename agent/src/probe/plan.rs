@@ -99,7 +99,7 @@ pub(super) const SIGNALS: &[SignalInfo] = &[
         name: "nat_decision",
         required: false,
         without_it: "a connection redirected to nobody cannot be told from one refused by its destination \
-                     (unless the reset signal works); inbound redirects are learned from accepted connections only",
+                     (unless the reset signal works); inbound redirects are learned from accepted connections only; nothing over UDP is seen",
         module: Some("nf_nat"),
     },
     SignalInfo {

@@ -18,6 +18,7 @@ use super::{
     btf::Types,
     capability::{self, Facts},
     clock::Anchor,
+    datagrams::{self, DatagramReader},
     decode,
     drain::EdgeReader,
     late, load,
@@ -28,7 +29,7 @@ use super::{
     sys,
 };
 use crate::model::{
-    AgentStats, Coverage, EdgeDelta, Loss, ProgramStats, Signal, SignalCoverage, Time,
+    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, ProgramStats, Signal, SignalCoverage, Time,
 };
 
 /// What may be chosen at start.
@@ -50,6 +51,7 @@ pub struct Probes {
     ring: RingBuf<MapData>,
     edges: EdgeReader,
     overflow: EdgeReader,
+    datagrams: DatagramReader,
     sweeper: Sweeper,
     capabilities: Capabilities,
     options: ProbeOptions,
@@ -105,6 +107,7 @@ impl Probes {
             })?,
             edges: EdgeReader::new(ebpf.take_map("EDGES"), "EDGES")?,
             overflow: EdgeReader::new(ebpf.take_map("OVERFLOW"), "OVERFLOW")?,
+            datagrams: DatagramReader::new(ebpf.take_map("DATAGRAMS"))?,
             sweeper: Sweeper::new(ebpf.map("AWAIT_STATES"), ebpf.map("AWAIT_SLOTS"))?,
             ebpf,
             capabilities,
@@ -176,6 +179,15 @@ impl Probes {
         self.overflow.drain(&mut deltas)?;
         deltas.extend(self.sweep());
         Ok(deltas)
+    }
+
+    /// Flows over UDP since the last call, as far as a mesh cares: to ports 53 and 443, where
+    /// NAT's decisions are seen. Meant for once a second.
+    ///
+    /// # Errors
+    /// [`ProbeError::System`] if their map cannot be read.
+    pub fn datagrams(&mut self) -> Result<Vec<Datagrams>, ProbeError> {
+        self.datagrams.take()
     }
 
     /// Settles established connections that came out nowhere. Meant for every 250 ms.
@@ -253,6 +265,11 @@ impl Probes {
             maps: vec![
                 ("edges".into(), used(self.edges.len()), 16_384),
                 ("edges_overflow".into(), used(self.overflow.len()), 1_024),
+                (
+                    "datagrams".into(),
+                    used(self.datagrams.len),
+                    used(datagrams::ROOM),
+                ),
                 ("awaiting_arrival".into(), waiting, places),
             ],
             programs: self.programs.clone(),

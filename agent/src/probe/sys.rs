@@ -11,6 +11,7 @@ use std::{
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
+const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_int = 25;
 /// Size of the attribute union given to the kernel; what follows a command's part is 0.
 const ATTR_LEN: usize = 128;
 /// Place of `recursion_misses` in `struct bpf_prog_info` (since Linux 5.12).
@@ -81,6 +82,32 @@ pub(super) fn lookup_batch<K, V>(
     keys: &mut [K],
     values: &mut [V],
 ) -> io::Result<Batch> {
+    batch(BPF_MAP_LOOKUP_BATCH, map, first, cursor, keys, values)
+}
+
+/// Takes as many entries out as fit, from `cursor` on.
+///
+/// # Errors
+/// The kernel's answer; `ENOSPC` if the buffers hold less than one bucket.
+pub(super) fn take_batch<K, V>(
+    map: BorrowedFd<'_>,
+    first: bool,
+    cursor: &mut u64,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
+    let command = BPF_MAP_LOOKUP_AND_DELETE_BATCH;
+    batch(command, map, first, cursor, keys, values)
+}
+
+fn batch<K, V>(
+    command: libc::c_int,
+    map: BorrowedFd<'_>,
+    first: bool,
+    cursor: &mut u64,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
     let room = u32::try_from(keys.len().min(values.len())).unwrap_or(0);
     let place = address(std::ptr::from_mut(cursor));
     let mut attr = Attr::new()
@@ -92,7 +119,7 @@ pub(super) fn lookup_batch<K, V>(
         .put32(36, raw(map));
     // SAFETY: buffers of `room` entries; the caller gives keys and values of the map's
     // sizes; the cursor has room for a hash map's (4 bytes).
-    let result = unsafe { attr.call(BPF_MAP_LOOKUP_BATCH) };
+    let result = unsafe { attr.call(command) };
     let count = attr.get32(32) as usize;
     match result {
         Ok(()) => Ok(Batch { count, done: false }),

@@ -10,7 +10,7 @@ use crate::kit::{
     APP, IN, MESHED, Node, OUT, PROXY, PROXY_UID, established, facts, into, out, process, refused,
 };
 
-const WHOLE: &str = "*nat
+pub(crate) const WHOLE: &str = "*nat
 :PREROUTING ACCEPT [0:0]
 :INPUT ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
@@ -56,17 +56,21 @@ fn legacy(text: &str) -> Input {
     reading(&[(Backend::Legacy, Family::Ipv4, text)])
 }
 
+/// These rules, both families.
+pub(crate) fn whole(text: &str) -> Input {
+    let four_only = |line: &&str| !line.contains("10.96.0.10/32");
+    let six: Vec<&str> = text.lines().filter(four_only).collect();
+    let six = six.join("\n").replace("127.0.0.1/32", "::1/128");
+    reading(&[
+        (Backend::Legacy, Family::Ipv4, text),
+        (Backend::Legacy, Family::Ipv6, &six),
+    ])
+}
+
 /// A node whose meshed pod has these rules, both families.
 fn with(text: &str) -> Node {
     let mut node = Node::running();
-    node.give(reading(&[
-        (Backend::Legacy, Family::Ipv4, text),
-        (
-            Backend::Legacy,
-            Family::Ipv6,
-            text.replace("127.0.0.1/32", "::1/128").as_str(),
-        ),
-    ]));
+    node.give(whole(text));
     node
 }
 

@@ -322,5 +322,32 @@ fn an_app_past_the_nodes_proxy_is_a_bypass() {
     let mut node = ambient();
     let direct = out(APP, PROXY_UID, "10.9.0.1:80", Arrival::Nowhere);
     node.keep(3, &[delta(direct, established(3))]);
-    node.only(Code::BypassNoRules);
+    let finding = node.only(Code::BypassAmbientLost);
+    let facts = facts(&finding);
+    for part in [
+        "ambient.istio.io/redirection",
+        "rules_seen: not known",
+        "listeners: port 15001",
+    ] {
+        assert!(facts.contains(part), "{part} in {facts}");
+    }
+    assert_eq!(node.told(), [Code::BypassAmbientLost]);
+}
+
+#[test]
+fn a_pod_the_nodes_proxy_does_not_listen_in_was_lost_to_it() {
+    let mut node = ambient();
+    node.listeners(&["0.0.0.0:8080"]);
+    let nobody = out(APP, 1000, "10.9.0.1:80", Arrival::Decided(OUT));
+    node.keep(3, &[delta(nobody, refused(2))]);
+    let finding = node.only(Code::BypassAmbientLost);
+    let facts = facts(&finding);
+    for part in ["ambient.istio.io/redirection", "port 15001: nobody"] {
+        assert!(facts.contains(part), "{part} in {facts}");
+    }
+    // It listens again.
+    node.listeners(&["0.0.0.0:15001", "0.0.0.0:15006"]);
+    let captured = out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT));
+    node.keep(1, &[delta(captured, established(2))]);
+    assert_eq!(node.open(), []);
 }

@@ -14,7 +14,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 use sidestep::{
-    model::{Arrival, Counts, Direction, EdgeDelta, EdgeKey, NetnsId, Signal},
+    model::{Arrival, Counts, Datagrams, Direction, EdgeDelta, EdgeKey, NetnsId, Signal},
     probe::{ProbeOptions, Probes},
 };
 
@@ -38,6 +38,7 @@ pub(crate) struct World {
     pub(crate) server: NetnsId,
     pub(crate) deltas: Vec<EdgeDelta>,
     pub(crate) signals: Vec<Signal>,
+    pub(crate) datagrams: Vec<Datagrams>,
 }
 
 impl World {
@@ -72,6 +73,7 @@ impl World {
             name,
             deltas: Vec::new(),
             signals: Vec::new(),
+            datagrams: Vec::new(),
         }
     }
 
@@ -123,8 +125,9 @@ impl World {
             }
             assert!(
                 Instant::now() < end,
-                "never seen: {what}\nedges {:#?}\nsignals {:#?}\nstats {:?}",
+                "never seen: {what}\nedges {:#?}\nUDP {:?}\nsignals {:?}\nstats {:?}",
                 self.deltas,
+                self.datagrams,
                 self.signals,
                 self.probes().stats()
             );
@@ -141,6 +144,8 @@ impl World {
                 .into_iter()
                 .filter(|d| own.contains(&d.key.owner.netns)),
         );
+        let flows = self.probes.as_mut().unwrap().datagrams();
+        self.datagrams.extend(flows.expect("flows over UDP"));
         let signals = &mut self.signals;
         self.probes
             .as_mut()

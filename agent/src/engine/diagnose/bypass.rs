@@ -13,6 +13,7 @@ use crate::{
         verdict::{Expected, Path},
         watch::Watch,
     },
+    mesh::Intent,
     model::{Arrival, Direction, Family, Time},
 };
 
@@ -28,14 +29,12 @@ pub(super) fn bypassed(
         Some(_) => code_by_rules(j.key.direction, reason),
         None => code_by_signs(j.key.direction, reason, scene),
     };
+    let none = nothing(scene.intent);
     // Nothing is captured at all, and a finding says so: this is one more symptom of it.
-    let root = findings
-        .get(j.pod, Code::BypassNoRules)
-        .is_some_and(is_current);
+    let root = findings.get(j.pod, none).is_some_and(is_current);
     let code = match code {
-        Code::BypassInboundDirect | Code::BypassIpv6 if root && captures_nothing(scene) => {
-            Code::BypassNoRules
-        }
+        Code::BypassInboundDirect | Code::BypassIpv6 if root && captures_nothing(scene) => none,
+        Code::BypassNoRules => none,
         code => code,
     };
     let case = findings.note(j.at, Some(j.pod), code);
@@ -50,13 +49,30 @@ pub(super) fn bypassed(
     }
     if code == Code::BypassRulesPartial && matches!(j.verdict, Verdict::Stuck { .. }) {
         // Nobody listens where the rules lead: one finding, about the rules.
-        findings.absorb(j.at, j.pod, code, Code::StuckNoListener, render);
+        findings.absorb(
+            j.at,
+            j.pod,
+            code,
+            super::stuck::nobody(scene.intent),
+            render,
+        );
     }
-    if code == Code::BypassNoRules {
+    super::datagram::explained_by(j.at, j.pod, code, findings, render);
+    if code == none {
         if captures_nothing(scene) {
             findings.absorb(j.at, j.pod, code, Code::BypassInboundDirect, render);
         }
         findings.absorb(j.at, j.pod, code, Code::BypassIpv6, render);
+    }
+}
+
+/// What it is called that nothing is redirected. A pod that is marked for the node's proxy was
+/// lost to it.
+const fn nothing(intent: &Intent) -> Code {
+    if intent.node_proxy {
+        Code::BypassAmbientLost
+    } else {
+        Code::BypassNoRules
     }
 }
 
@@ -66,13 +82,13 @@ pub(in crate::engine) type Again<'a> = &'a dyn Fn(&Case) -> Option<Explained>;
 /// Rules changed: cases that they explain otherwise move to the better code.
 pub(in crate::engine) fn refile(
     at: Time,
-    pod: PodId,
+    (pod, intent): (PodId, &Intent),
     again: Again<'_>,
     findings: &mut Findings,
     render: Render<'_>,
 ) {
     for code in [
-        Code::BypassNoRules,
+        nothing(intent),
         Code::BypassIpv6,
         Code::BypassRulesPartial,
         Code::BypassRulesBackend,
@@ -84,7 +100,10 @@ pub(in crate::engine) fn refile(
         let (Some(explained), Some(direction)) = (again(case), case.direction()) else {
             continue;
         };
-        let better = code_by_rules(direction, explained.reason);
+        let better = match code_by_rules(direction, explained.reason) {
+            Code::BypassNoRules => nothing(intent),
+            better => better,
+        };
         if better == code || better == Code::BypassUnknown {
             continue;
         }
@@ -223,8 +242,9 @@ pub(super) fn excluded(j: &Judged<'_>, findings: &mut Findings) {
 }
 
 /// What a captured connection speaks against.
-pub(in crate::engine) const ENDED_BY_CAPTURE: [Code; 5] = [
+pub(in crate::engine) const ENDED_BY_CAPTURE: [Code; 6] = [
     Code::BypassNoRules,
+    Code::BypassAmbientLost,
     Code::BypassIpv6,
     Code::BypassRulesPartial,
     Code::BypassRulesRemoved,

@@ -7,7 +7,9 @@
 //! Nothing here may name a mesh: words that differ between meshes come from the intent.
 
 mod agent;
+mod ambient;
 mod bypass;
+mod datagram;
 mod remedy;
 mod ripe;
 mod spec;
@@ -18,9 +20,10 @@ use std::net::SocketAddr;
 
 pub(super) use agent::coverage;
 pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
+pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
-pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};
+pub(super) use stuck::{nobody, queue, refused_capture, signal_sample, signalled_refusal};
 pub(super) use text::render;
 
 use super::{

@@ -3,7 +3,7 @@
 //! Apart from the summary, because a remedy looks at the pod and its mesh's words while the summary only
 //! looks at the case. It must never tell anybody to change what the evidence does not show.
 
-use super::Scene;
+use super::{Scene, ambient, datagram};
 use crate::{
     engine::{Code, directory::PodEntry, findings::Case},
     model::Direction,
@@ -44,10 +44,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             )
         }
         Code::BypassIpv6 => ipv6(scene),
-        Code::BypassExcluded => format!(
-            "If this is meant, nothing. If not, change {}.",
-            case.sources.most(1).first().map_or("the exclusion", |(s, _)| s.as_str())
-        ),
+        Code::BypassExcluded => excluded(case),
         Code::BypassInboundDirect => inbound_direct(port, scene),
         Code::BypassSharedUid
         | Code::BypassInboundEmpty
@@ -55,6 +52,8 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         | Code::BypassUnmeshed
         | Code::BypassHostNetwork
         | Code::MeshConflict => super::spec::remedy(case, entry, &container),
+        Code::BypassDns | Code::BypassQuic => datagram::remedy(case, entry, &container),
+        Code::BypassAmbientLost => ambient::remedy(case, entry),
         Code::BypassUnknown => "Compare the rules in the pod's network namespace (iptables-save, nft list ruleset) with what the mesh installs; if they look complete, record this (sidestep agent --record FILE) and report it.".to_owned(),
         Code::StuckNoListener => no_listener(case, scene),
         Code::StuckNotAccepting => format!(
@@ -68,6 +67,12 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         Code::StuckAppRefused => app_refused(case, port),
         Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),
     }
+}
+
+fn excluded(case: &Case) -> String {
+    let top = case.sources.most(1);
+    let source = top.first().map_or("the exclusion", |(s, _)| s.as_str());
+    format!("If this is meant, nothing. If not, change {source}.")
 }
 
 fn proxy(scene: Option<&Scene<'_>>) -> String {

@@ -47,7 +47,12 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::BypassRulesPartial
         | Code::BypassRulesRemoved
         | Code::BypassRulesBackend => Some(after_start(case, since)),
+        Code::BypassAmbientLost if case.ports.is_empty() => Some(after_start(case, since)),
+        Code::BypassAmbientLost => no_listener(case, scene),
         Code::BypassBeforeRules => Some(case.first),
+        // Connections may still show that queries are not all that is lost.
+        Code::BypassDns => Some(after_start(case, since).max(case.first.plus_micros(1_500_000))),
+        Code::BypassQuic => Some(after_start(case, since).max(case.first.plus_micros(1_500_000))),
         Code::BypassIpv6 => {
             let compared = has_captured_ipv4(scene) || scene.knows_rules(Family::Ipv6);
             let wait = if compared { 0 } else { 1_500_000 };

@@ -94,6 +94,8 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         | Code::BypassUnmeshed
         | Code::BypassHostNetwork
         | Code::MeshConflict => super::spec::summary(case, &pod, &n, &who),
+        Code::BypassDns | Code::BypassQuic => super::datagram::summary(case, &pod, &to),
+        Code::BypassAmbientLost => super::ambient::summary(case, &pod, &n),
         Code::BypassUnknown => unknown(case, &n, &pod),
         Code::StuckNoListener => format!(
             "{}: connections of {pod} are redirected to a port where nobody listens",
@@ -180,7 +182,9 @@ fn evidence(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) ->
         });
     };
     if case.connections > 0 {
-        push("connections", counts(case));
+        let datagrams = matches!(case.code, Code::BypassDns | Code::BypassQuic);
+        let what = ["connections", "flows"][usize::from(datagrams)];
+        push(what, counts(case));
     }
     let what = if case.direction() == Some(Direction::Inbound) {
         "peer"
@@ -260,6 +264,7 @@ fn show_ids((uid, gid): (u32, u32)) -> String {
 fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String)) {
     let intent = scene.intent;
     match case.code {
+        Code::BypassAmbientLost => super::ambient::facts(case, scene, push),
         Code::BypassNoRules
         | Code::BypassRulesPartial
         | Code::BypassRulesRemoved
@@ -275,6 +280,8 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::BypassProxyGid
         | Code::BypassSharedUid
         | Code::BypassInboundEmpty
+        | Code::BypassDns
+        | Code::BypassQuic
         | Code::BypassInitContainer => push("mesh", intent.profile.clone()),
         Code::StuckNoListener => {
             for port in &case.ports {
@@ -298,7 +305,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
     }
 }
 
-fn captured(scene: &Scene<'_>) -> String {
+pub(super) fn captured(scene: &Scene<'_>) -> String {
     let mut seen = Vec::new();
     for direction in [Direction::Outbound, Direction::Inbound] {
         for family in [Family::Ipv4, Family::Ipv6] {
@@ -314,7 +321,7 @@ fn captured(scene: &Scene<'_>) -> String {
     }
 }
 
-fn listeners(scene: &Scene<'_>, port: u16) -> String {
+pub(super) fn listeners(scene: &Scene<'_>, port: u16) -> String {
     let Some(ns) = scene.ns else {
         return format!("port {port}: not known");
     };

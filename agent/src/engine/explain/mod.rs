@@ -24,7 +24,7 @@ use super::{
     verdict::Path,
 };
 use crate::{
-    mesh::Intent,
+    mesh::{Expectation, Intent},
     model::{Arrival, CgroupId, Direction, EdgeKey, Family, NO_ID, NetnsId, Owner, Time},
     rules::{self, Backend, Connection, Field, Outcome, Protocol, Redirector, Ruleset, Step},
 };
@@ -62,11 +62,20 @@ pub(super) struct Question<'a> {
 
 impl Question<'_> {
     /// The port of the proxy it should have come to.
-    const fn port(&self) -> u16 {
+    fn port(&self) -> u16 {
         match self.key.direction {
-            Direction::Outbound => self.intent.outbound_port,
+            Direction::Outbound => match self.intent.outbound(self.key.remote, self.own) {
+                Expectation::Captured { port } => port,
+                Expectation::Exempt { .. } => self.intent.outbound_port,
+            },
             Direction::Inbound => self.intent.inbound_port,
         }
+    }
+
+    /// Whether this port is where it should have come to: its own, or that of queries.
+    fn is_meant(&self, port: u16) -> bool {
+        let dns = self.intent.dns.as_ref().filter(|dns| dns.port == port);
+        port == self.port() || dns.is_some() && self.key.remote.port() == 53
     }
 
     fn connection(&self) -> Connection {
@@ -89,7 +98,7 @@ impl Question<'_> {
 /// then they are not those it met, or something else is wrong.
 pub(super) fn contradicts(page: &Page, q: &Question<'_>) -> bool {
     let now = page.now.as_ref();
-    now.is_some_and(|now| captured(&now.rules, &q.connection(), q.port()))
+    now.is_some_and(|now| captured(&now.rules, &q.connection(), q))
 }
 
 /// Explains what a case is about under the rules as they are now, by its commonest connection;
@@ -158,7 +167,7 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
                 facts,
             });
         }
-        Outcome::Redirected { port, .. } if port == q.port() => {
+        Outcome::Redirected { port, .. } if q.is_meant(port) => {
             captured_now(page, now, q, &mut facts)
         }
         Outcome::Redirected { port, .. } => {
@@ -191,7 +200,7 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
 /// The rules would capture it, and it was not: it is older than they are, or nobody knows.
 fn captured_now(page: &Page, now: &Read, q: &Question<'_>, facts: &mut Facts) -> Reason {
     let before = page.earlier.front().filter(|read| read.last >= q.since);
-    let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q.port()));
+    let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q));
     let seen_to_come = before.is_some() || page.changes > 0;
     let came_after = seen_to_come && q.at.micros_since(now.first) < COUNTED_LATE_US;
     if was_there || !came_after {
@@ -301,15 +310,16 @@ fn removed<'a>(page: &'a Page, q: &Question<'_>, connection: &Connection) -> Opt
     page.earlier
         .iter()
         .filter(|read| read.last >= q.since)
-        .find(|read| captured(&read.rules, connection, q.port()))
+        .find(|read| captured(&read.rules, connection, q))
 }
 
 fn redirects_elsewhere(all: &[Redirector]) -> bool {
     all.iter().any(|r| r.reached)
 }
 
-fn captured(rules: &Ruleset, connection: &Connection, port: u16) -> bool {
-    rules::evaluate(rules, connection).redirected_to() == Some(port)
+fn captured(rules: &Ruleset, connection: &Connection, q: &Question<'_>) -> bool {
+    let to = rules::evaluate(rules, connection).redirected_to();
+    to.is_some_and(|port| q.is_meant(port))
 }
 
 /// Whether a connection seen this way is asked about at all.
