@@ -25,7 +25,7 @@ const MAX_EARLIER: usize = 4;
 const ASK_AGAIN_US: u64 = 5_000_000;
 
 /// A reading that was asked for comes within this time, or is not waited for.
-const ANSWER_US: u64 = 1_500_000;
+const ANSWER_US: u64 = 2_500_000;
 
 /// A change of rules that the kernel told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

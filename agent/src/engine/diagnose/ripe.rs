@@ -27,6 +27,9 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
     };
     let since = scene.entry.since;
     let spans = case.last.micros_since(case.first);
+    if captured_since(case, scene) {
+        return None;
+    }
     match case.code {
         Code::BypassExcluded | Code::StuckNotAccepting | Code::StuckUpstreamRefused => {
             Some(case.first)
@@ -75,6 +78,20 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         Code::StuckNoListener => no_listener(case, scene),
         Code::StuckAppRefused => app_refused(case, since, spans),
     }
+}
+
+/// Whether such connections were captured after those that went direct: what says that nothing
+/// is captured is over, and waits for the rules to say whether there were none or they were late.
+fn captured_since(case: &Case, scene: &Scene<'_>) -> bool {
+    let families: &[Family] = match case.code {
+        Code::BypassNoRules => &[Family::Ipv4, Family::Ipv6],
+        Code::BypassIpv6 => &[Family::Ipv6],
+        _ => return false,
+    };
+    let captured = |f: &Family| *scene.watch.captured.get(Direction::Outbound, *f);
+    let about = |f: &&Family| *case.about.get(Direction::Outbound, **f);
+    let mut times = families.iter().filter(about).map(captured);
+    times.any(|at| at.is_some_and(|at| at >= case.last))
 }
 
 /// Whether the rules for everything the case is about are known.
