@@ -15,7 +15,7 @@ use super::{
     surroundings::Surroundings,
     verdict::Path,
 };
-use crate::model::{Direction, EdgeDelta, EdgeKey, Family, NetnsId, Outcome, Time};
+use crate::model::{Direction, EdgeDelta, EdgeKey, NetnsId, Outcome, Time};
 
 impl Engine {
     /// A namespace whose rules contradict what is seen: to be read now. Each is told once.
@@ -57,19 +57,43 @@ impl Engine {
         diagnose::refile(self.now, of, &explain, &mut self.findings, &render);
     }
 
-    /// Whether a captured connection contradicts a suspicion that only better rules can settle:
-    /// were there none, or were they late?
-    pub(super) fn outdates_rules(&mut self, pod: PodId, key: &EdgeKey, verdict: Verdict) -> bool {
-        let pending = |case: &Case| matches!(case.state, State::Pending);
+    /// Whether a captured connection contradicts a finding, or the suspicion of one, that only
+    /// better rules can settle: were there none, or were they late? Rules that do capture it
+    /// leave nothing to settle.
+    pub(super) fn outdates_rules(
+        &mut self,
+        pod: PodId,
+        view: &View,
+        key: &EdgeKey,
+        verdict: Verdict,
+    ) -> bool {
+        let current = |case: &Case| !matches!(case.state, State::Resolved(..));
         let suspects = diagnose::ENDED_BY_CAPTURE
             .iter()
-            .any(|code| self.findings.get(pod, *code).is_some_and(pending));
-        let outbound = key.direction == Direction::Outbound && verdict == Verdict::Intercepted;
-        let family = Family::of(key.remote.ip());
-        let page = self.known.rulebook.of(key.owner.netns);
-        suspects
-            && outbound
-            && page.is_some_and(|page| page.knows(family))
+            .any(|code| self.findings.get(pod, *code).is_some_and(current));
+        if !suspects || key.direction == Direction::Inbound || verdict != Verdict::Intercepted {
+            return false;
+        }
+        let own = self.known.directory.own_addresses(pod);
+        let (Some(entry), Some(page)) = (
+            self.known.directory.pod(pod),
+            self.known.rulebook.of(key.owner.netns),
+        ) else {
+            return false;
+        };
+        let Some(intent) = &entry.intent else {
+            return false;
+        };
+        let question = Question {
+            key,
+            view,
+            intent,
+            own: &own,
+            at: self.now,
+            since: entry.since,
+        };
+        page.knows(view.family, entry.since)
+            && !explain::would_capture(page, &question)
             && self.known.rulebook.is_stale(self.now, key.owner.netns)
     }
 
@@ -95,10 +119,12 @@ impl Engine {
         let Some(intent) = entry.intent.as_ref().filter(|_| explain::is_asked(&view)) else {
             return false;
         };
+        let since_pod = entry.since;
         let Some(page) = self.known.rulebook.of(netns) else {
             return true;
         };
-        let Some(read) = &page.now else {
+        let Some(read) = page.read_since(since_pod) else {
+            self.known.rulebook.ask(self.now, netns);
             return true;
         };
         let question = Question {
@@ -107,9 +133,9 @@ impl Engine {
             intent,
             own: &own,
             at: since,
-            since: entry.since,
+            since: since_pod,
         };
-        if read.last > since || !explain::contradicts(page, &question) {
+        if read.last > since || !explain::would_capture(page, &question) {
             return false;
         }
         self.known.rulebook.ask(self.now, netns);

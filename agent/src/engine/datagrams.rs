@@ -106,7 +106,10 @@ impl Engine {
         if !diagnose::is_past_resolver(&flow, &view, &scene) {
             return false;
         }
-        let Some(read) = scene.rules.and_then(|page| page.now.as_ref()) else {
+        let Some(read) = scene
+            .rules
+            .and_then(|page| page.read_since(scene.entry.since))
+        else {
             return true;
         };
         if !diagnose::would_capture(&read.rules, &flow, scene.intent) {

@@ -262,7 +262,7 @@ impl Engine {
             verdict,
             refusals: self.refusals(b, leg, outcome, n),
             explained: explained.as_ref(),
-            outdates_rules: self.outdates_rules(b.pod, key, verdict),
+            outdates_rules: self.outdates_rules(b.pod, &b.view, key, verdict),
         };
         self.diagnose(&judged);
         (leg, verdict)

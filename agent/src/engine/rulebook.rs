@@ -83,9 +83,16 @@ pub(super) struct Page {
 }
 
 impl Page {
-    /// Whether the rules as they are for this family are known.
-    pub(super) fn knows(&self, family: Family) -> bool {
-        self.now.as_ref().is_some_and(|now| now.is_known(family))
+    /// The rules as they are, if they were read since `since`: numbers of namespaces are used
+    /// again, and what was read before a pod was known may be another pod's.
+    pub(super) fn read_since(&self, since: Time) -> Option<&Read> {
+        self.now.as_ref().filter(|now| now.last >= since)
+    }
+
+    /// Whether the rules of this family were read since then, in full.
+    pub(super) fn knows(&self, family: Family, since: Time) -> bool {
+        self.read_since(since)
+            .is_some_and(|now| now.is_known(family))
     }
 }
 

@@ -110,7 +110,7 @@ impl Engine {
         let intent = entry.intent.as_ref();
         let foreign = intent.is_some_and(|intent| !intent.has_port(port));
         let page = self.known.rulebook.of(key.owner.netns);
-        if foreign && page.is_some_and(|page| page.knows(family)) {
+        if foreign && page.is_some_and(|page| page.knows(family, entry.since)) {
             return;
         }
         let process = Comm::of(process);

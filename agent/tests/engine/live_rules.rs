@@ -228,6 +228,40 @@ fn rules_of_an_earlier_pod_in_a_namespace_of_that_number_were_not_removed() {
 }
 
 #[test]
+fn rules_of_an_earlier_pod_in_a_namespace_of_that_number_explain_nothing() {
+    let mut node = Node::empty();
+    node.give(legacy(WHOLE));
+    node.pass(5.0);
+    node.announce();
+    node.pass(10.0);
+    node.edge(
+        out(APP, 1000, "[fd00::9]:80", Arrival::Nowhere),
+        established(1),
+    );
+    assert_eq!(node.told(), []);
+    assert_eq!(node.engine.next_wanted_rules(), Some(MESHED));
+    node.give(reading(&[]));
+    node.only(Code::BypassNoRules);
+    assert_eq!(node.told(), [Code::BypassNoRules]);
+}
+
+#[test]
+fn an_open_finding_waits_for_the_rules_that_ended_it() {
+    let mut node = with("*nat\nCOMMIT\n");
+    dial(&mut node, 1000);
+    node.only(Code::BypassNoRules);
+    node.pass(0.5);
+    node.edge(
+        out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT)),
+        established(1),
+    );
+    node.only(Code::BypassNoRules);
+    node.pass(0.3);
+    node.give(legacy(WHOLE));
+    node.only(Code::BypassBeforeRules);
+}
+
+#[test]
 fn rules_that_are_written_anew_are_not_removed() {
     let mut node = with(WHOLE);
     node.give(legacy(&without(

@@ -189,7 +189,9 @@ fn spec_facts(at: Time, case: &mut Case, intent: &Intent) {
 
 fn rule_facts(at: Time, case: &mut Case, flow: &Flow<'_>, scene: &Scene<'_>) {
     let family = Family::of(flow.told.key.remote.ip());
-    let now = scene.rules.and_then(|page| page.now.as_ref());
+    let now = scene
+        .rules
+        .and_then(|page| page.read_since(scene.entry.since));
     let Some(now) = now.filter(|now| now.is_known(family)) else {
         return;
     };
@@ -259,7 +261,9 @@ fn query_rules(scene: &Scene<'_>) -> QueryRules {
     // Any resolver outside will do: no list of ranges counts for queries.
     let any = SocketAddr::new(IpAddr::from([203, 0, 113, 53]), DNS);
     let known = |read: &&Read| read.is_known(Family::Ipv4) && read.is_known(Family::Ipv6);
-    let now = scene.rules.and_then(|page| page.now.as_ref());
+    let now = scene
+        .rules
+        .and_then(|page| page.read_since(scene.entry.since));
     let (Some(now), Some(port)) = (now.filter(known), intent.query_by(NO_ID, any, &[])) else {
         return QueryRules::Unknown;
     };

@@ -82,7 +82,8 @@ pub(super) struct Scene<'a> {
 impl Scene<'_> {
     /// Whether the rules of this family are known, so that no sign need stand in for them.
     fn knows_rules(&self, family: Family) -> bool {
-        self.rules.is_some_and(|page| page.knows(family))
+        let since = self.entry.since;
+        self.rules.is_some_and(|page| page.knows(family, since))
     }
 
     /// Connections the pod dialed are held back: what they say is not known yet.

@@ -94,10 +94,10 @@ impl Question<'_> {
     }
 }
 
-/// Whether the rules as they are would have captured a connection that was seen not to be:
-/// then they are not those it met, or something else is wrong.
-pub(super) fn contradicts(page: &Page, q: &Question<'_>) -> bool {
-    let now = page.now.as_ref();
+/// Whether the rules as they are would have captured a connection. If it was seen not to be,
+/// they are not those it met, or something else is wrong.
+pub(super) fn would_capture(page: &Page, q: &Question<'_>) -> bool {
+    let now = page.read_since(q.since);
     now.is_some_and(|now| captured(&now.rules, &q.connection(), q))
 }
 
@@ -153,8 +153,7 @@ pub(super) fn again(
 /// Explains a connection that was not captured; `None` where the rules are not known.
 pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
     let now = page
-        .now
-        .as_ref()
+        .read_since(q.since)
         .filter(|now| now.is_known(q.view.family))?;
     let connection = q.connection();
     let path = rules::evaluate(&now.rules, &connection);
