@@ -1,5 +1,7 @@
 //! Bypasses with the live rules beside them: the rules name the cause, and old rules name who took them.
 
+// lint: long file because every cause stands beside its twin, over one rule set.
+
 use sidestep::{
     engine::{Code, Confidence, Input, RulesRead, RulesReading, RulesSource},
     model::{Arrival, Direction, Family, NetnsId, RulesBackend, Signal},
