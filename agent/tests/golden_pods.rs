@@ -8,6 +8,7 @@
     reason = "a panic is the test's failure"
 )]
 
+mod corpus;
 #[expect(unreachable_pub, reason = "the fuzzer's crate has them too")]
 #[path = "golden_pods/inputs.rs"]
 mod inputs;
@@ -230,20 +231,6 @@ fn every_golden_pod_has_the_intent_expected() {
 /// Inputs that the fuzzer found to reach something new, and those that broke something once.
 #[test]
 fn what_was_fuzzed_once_stays_mended() {
-    each("manifest", inputs::manifest);
-    each("profile", inputs::profile);
-}
-
-fn each(target: &str, check: fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
-    let mut count = 0;
-    for entry in fs::read_dir(corpus.join(target)).unwrap() {
-        let path = entry.unwrap().path();
-        let start = std::time::Instant::now();
-        check(&fs::read(&path).unwrap());
-        let took = start.elapsed();
-        assert!(took.as_secs() < 20, "{} took {took:?}", path.display());
-        count += 1;
-    }
-    assert!(count > 0, "no corpus for {target}");
+    corpus::each("manifest", inputs::manifest);
+    corpus::each("profile", inputs::profile);
 }

@@ -8,10 +8,11 @@ use super::{
     RulesReading, Verdict, diagnose,
     directory::PodId,
     explain::{self, Explained, Question},
-    facts::{self, View},
-    findings::{Case, State},
+    facts::View,
+    findings::Case,
     late::CONTAINER_WAIT_US,
     machine::Engine,
+    rulebook::Page,
     surroundings::Surroundings,
     verdict::Path,
 };
@@ -67,33 +68,17 @@ impl Engine {
         key: &EdgeKey,
         verdict: Verdict,
     ) -> bool {
-        let current = |case: &Case| !matches!(case.state, State::Resolved(..));
-        let suspects = diagnose::ENDED_BY_CAPTURE
-            .iter()
-            .any(|code| self.findings.get(pod, *code).is_some_and(current));
-        if !suspects || key.direction == Direction::Inbound || verdict != Verdict::Intercepted {
+        if key.direction == Direction::Inbound || verdict != Verdict::Intercepted {
             return false;
         }
-        let own = self.known.directory.own_addresses(pod);
-        let (Some(entry), Some(page)) = (
-            self.known.directory.pod(pod),
-            self.known.rulebook.of(key.owner.netns),
-        ) else {
-            return false;
+        let suspects = diagnose::ENDED_BY_CAPTURE
+            .iter()
+            .any(|code| self.findings.get(pod, *code).is_some_and(Case::is_current));
+        let leaves_open = |page: &Page, q: &Question<'_>| {
+            page.knows(view.family, q.since) && !explain::would_capture(page, q)
         };
-        let Some(intent) = &entry.intent else {
-            return false;
-        };
-        let question = Question {
-            key,
-            view,
-            intent,
-            own: &own,
-            at: self.now,
-            since: entry.since,
-        };
-        page.knows(view.family, entry.since)
-            && !explain::would_capture(page, &question)
+        suspects
+            && self.consult(pod, view, key, leaves_open) == Some(true)
             && self.known.rulebook.is_stale(self.now, key.owner.netns)
     }
 
@@ -101,7 +86,7 @@ impl Engine {
     pub(super) fn waits_for_rules(
         &mut self,
         pod: PodId,
-        container: Option<u16>,
+        view: &View,
         delta: &EdgeDelta,
         since: Time,
     ) -> bool {
@@ -110,37 +95,20 @@ impl Engine {
         if !readable || delta.counts.established == 0 || waited >= CONTAINER_WAIT_US {
             return false;
         }
-        let netns = delta.key.owner.netns;
-        let own = self.known.directory.own_addresses(pod);
-        let Some(entry) = self.known.directory.pod(pod) else {
-            return false;
-        };
-        let view = facts::look(&delta.key, entry, container, &own);
-        let Some(intent) = entry.intent.as_ref().filter(|_| explain::is_asked(&view)) else {
-            return false;
-        };
-        let since_pod = entry.since;
-        let Some(page) = self.known.rulebook.of(netns) else {
-            return true;
-        };
-        let Some(read) = page.read_since(since_pod) else {
-            self.known.rulebook.ask(self.now, netns);
-            return true;
-        };
-        let question = Question {
-            key: &delta.key,
-            view: &view,
-            intent,
-            own: &own,
-            at: since,
-            since: since_pod,
-        };
-        if read.last > since || !explain::would_capture(page, &question) {
+        if !explain::is_asked(view) {
             return false;
         }
-        self.known.rulebook.ask(self.now, netns);
-        // Asked a moment ago: the answer is still to come, or it is the one that is known.
-        true
+        let unsettled = |page: &Page, q: &Question<'_>| match page.read_since(q.since) {
+            None => true,
+            Some(read) => read.last <= since && explain::would_capture(page, q),
+        };
+        // Never read at all: the first reading is on its way.
+        let waits = self.consult(pod, view, &delta.key, unsettled);
+        if waits == Some(true) {
+            // Asked a moment ago: the answer is still to come, or it is the one that is known.
+            self.known.rulebook.ask(self.now, delta.key.owner.netns);
+        }
+        waits.unwrap_or(true)
     }
 
     /// What the live rules say about a connection that was not captured, or was lost on the
@@ -156,18 +124,29 @@ impl Engine {
         if !explain::is_asked(view) || (outcome != Outcome::Established && !elsewhere) {
             return None;
         }
-        let own = self.known.directory.own_addresses(pod);
+        self.consult(pod, view, key, explain::explain)?
+    }
+
+    /// Asks the rules of its namespace about a connection of a pod in a mesh; `None` where none
+    /// were ever heard of.
+    fn consult<T>(
+        &self,
+        pod: PodId,
+        view: &View,
+        key: &EdgeKey,
+        ask: impl FnOnce(&Page, &Question<'_>) -> T,
+    ) -> Option<T> {
         let entry = self.known.directory.pod(pod)?;
-        let intent = entry.intent.as_ref()?;
         let page = self.known.rulebook.of(key.owner.netns)?;
+        let own = self.known.directory.own_addresses(pod);
         let question = Question {
             key,
             view,
-            intent,
+            intent: entry.intent.as_ref()?,
             own: &own,
             at: self.now,
             since: entry.since,
         };
-        explain::explain(page, &question)
+        Some(ask(page, &question))
     }
 }

@@ -106,10 +106,7 @@ impl Engine {
         if !diagnose::is_past_resolver(&flow, &view, &scene) {
             return false;
         }
-        let Some(read) = scene
-            .rules
-            .and_then(|page| page.read_since(scene.entry.since))
-        else {
+        let Some(read) = scene.live_rules() else {
             return true;
         };
         if !diagnose::would_capture(&read.rules, &flow, scene.intent) {

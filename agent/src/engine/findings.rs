@@ -146,10 +146,17 @@ impl Case {
             .map(|(what, (_, text))| (*what, text.as_str()))
     }
 
+    /// Whether it is about this direction, in either family.
+    pub(super) fn is_about(&self, direction: Direction) -> bool {
+        *self.about.get(direction, Family::Ipv4) || *self.about.get(direction, Family::Ipv6)
+    }
+
     /// The one direction it is about, if it is one.
     pub(super) fn direction(&self) -> Option<Direction> {
-        let about = |d| *self.about.get(d, Family::Ipv4) || *self.about.get(d, Family::Ipv6);
-        match (about(Direction::Outbound), about(Direction::Inbound)) {
+        match (
+            self.is_about(Direction::Outbound),
+            self.is_about(Direction::Inbound),
+        ) {
             (true, false) => Some(Direction::Outbound),
             (false, true) => Some(Direction::Inbound),
             _ => None,
@@ -186,6 +193,11 @@ impl Case {
         } else {
             Confidence::Probable
         }
+    }
+
+    /// Suspected or told, and not over.
+    pub(super) const fn is_current(&self) -> bool {
+        !matches!(self.state, State::Resolved(..))
     }
 
     pub(super) const fn is_open(&self) -> bool {
@@ -265,8 +277,7 @@ impl Findings {
         symptom: Code,
         render: Render<'_>,
     ) {
-        let over = |c: &Case| matches!(c.state, State::Resolved(..));
-        if self.cases.get(&(Some(pod), symptom)).is_none_or(over) {
+        if !self.get(pod, symptom).is_some_and(Case::is_current) {
             return;
         }
         let Some(mut other) = self.cases.remove(&(Some(pod), symptom)) else {

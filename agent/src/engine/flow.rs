@@ -88,10 +88,12 @@ impl Engine {
                 if !settled {
                     self.known.directory.give_up(delta.key.owner.cgroup);
                 }
-                if self.waits_for_rules(pod, container, delta, since) {
-                    return Way::Wait;
+                if let Some(view) = self.meshed_view(pod, container, delta) {
+                    if self.waits_for_rules(pod, &view, delta, since) {
+                        return Way::Wait;
+                    }
+                    self.learn(pod, &view, delta);
                 }
-                self.learn(pod, container, delta);
                 Way::Pod(pod, container)
             }
             Who::Host => {
@@ -129,15 +131,20 @@ impl Engine {
             })
     }
 
-    fn learn(&mut self, pod: PodId, container: Option<u16>, delta: &EdgeDelta) {
+    /// The delta as its pod's intent sees it, if the pod is in a mesh.
+    fn meshed_view(&self, pod: PodId, container: Option<u16>, delta: &EdgeDelta) -> Option<View> {
+        let entry = self.known.directory.pod(pod)?;
+        entry.intent.as_ref()?;
         let own = self.known.directory.own_addresses(pod);
-        if let Some(entry) = self.known.directory.pod(pod)
-            && let Some(intent) = &entry.intent
-        {
-            let view = facts::look(&delta.key, entry, container, &own);
+        Some(facts::look(&delta.key, entry, container, &own))
+    }
+
+    fn learn(&mut self, pod: PodId, view: &View, delta: &EdgeDelta) {
+        let entry = self.known.directory.pod(pod);
+        if let Some(intent) = entry.and_then(|entry| entry.intent.as_ref()) {
             let watch = self.known.watches.entry(pod).or_default();
             let n = delta.counts.established;
-            watch.learn(self.now, &delta.key, &view, intent, n);
+            watch.learn(self.now, &delta.key, view, intent, n);
         }
     }
 

@@ -23,7 +23,6 @@ const MAX_NAMESPACES: usize = 16_384;
 const MAX_EARLIER: usize = 4;
 /// A namespace whose rules contradict what is seen is read again after so long at the earliest.
 const ASK_AGAIN_US: u64 = 5_000_000;
-
 /// A reading that was asked for comes within this time, or is not waited for.
 const ANSWER_US: u64 = 2_500_000;
 
@@ -87,6 +86,11 @@ impl Page {
     /// again, and what was read before a pod was known may be another pod's.
     pub(super) fn read_since(&self, since: Time) -> Option<&Read> {
         self.now.as_ref().filter(|now| now.last >= since)
+    }
+
+    /// As they were before, latest first, as far as they were read since `since`.
+    pub(super) fn earlier_since(&self, since: Time) -> impl Iterator<Item = &Read> {
+        self.earlier.iter().filter(move |read| read.last >= since)
     }
 
     /// Whether the rules of this family were read since then, in full.

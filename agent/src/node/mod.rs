@@ -22,6 +22,7 @@ mod sampling;
 mod scanner;
 mod schedule;
 mod snapshot;
+mod tell;
 mod thread;
 mod tree;
 

@@ -19,7 +19,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
 };
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 
 use super::{
     enter, netns,
@@ -28,14 +28,13 @@ use super::{
     sampling::Sampling,
     scanner::{Paths, Scanner},
     schedule::{Known, Schedule},
+    tell::{Closed, tell},
 };
 use crate::{
     engine::{Change, Input},
     model::{CgroupId, NetnsId, RulesStats},
 };
 
-/// Time between two tries to send while the channel is full.
-const FULL: Duration = Duration::from_millis(2);
 /// Name of the accept queues as a source in [`Change::Source`].
 const QUEUES: &str = "queues";
 
@@ -202,9 +201,6 @@ struct Work {
     rules: rules::Teller,
 }
 
-/// Nobody listens any more.
-struct Closed;
-
 impl Work {
     fn run(mut self) {
         let mut scans = Schedule::new(Instant::now());
@@ -288,15 +284,7 @@ impl Work {
     }
 
     fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {
-        for mut input in inputs {
-            while let Err(error) = self.inputs.try_send(input) {
-                match error {
-                    TrySendError::Full(back) if !self.shared.stopped() => input = back,
-                    _ => return Err(Closed),
-                }
-                thread::sleep(FULL);
-            }
-        }
+        tell(&self.inputs, || self.shared.stopped(), inputs)?;
         if self.inputs.is_closed() {
             Err(Closed)
         } else {

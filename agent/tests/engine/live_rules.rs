@@ -1,16 +1,12 @@
 //! Bypasses with the live rules beside them: the rules name the cause, and old rules name who took them.
 
-// lint: long file because every cause stands beside its twin, over one rule set.
-
 use sidestep::{
     engine::{Code, Confidence, Input, RulesRead, RulesReading, RulesSource},
-    model::{Arrival, Direction, Family, NetnsId, RulesBackend, Signal},
+    model::{Arrival, Direction, Family},
     rules::{Backend, Ruleset, parse_save},
 };
 
-use crate::kit::{
-    APP, IN, MESHED, Node, OUT, PROXY, PROXY_UID, established, facts, into, out, process, refused,
-};
+use crate::kit::{APP, MESHED, Node, OUT, PROXY_UID, established, facts, into, out, refused};
 
 pub(crate) const WHOLE: &str = "*nat
 :PREROUTING ACCEPT [0:0]
@@ -34,12 +30,12 @@ pub(crate) const WHOLE: &str = "*nat
 COMMIT
 ";
 
-fn without(line: &str) -> String {
+pub(crate) fn without(line: &str) -> String {
     assert!(WHOLE.contains(line), "{line}");
     WHOLE.replace(&format!("{line}\n"), "")
 }
 
-fn reading(texts: &[(Backend, Family, &str)]) -> Input {
+pub(crate) fn reading(texts: &[(Backend, Family, &str)]) -> Input {
     let mut ruleset = Ruleset::default();
     for (backend, family, text) in texts {
         parse_save(text, *backend, *family, &mut ruleset);
@@ -54,7 +50,7 @@ fn reading(texts: &[(Backend, Family, &str)]) -> Input {
     }))
 }
 
-fn legacy(text: &str) -> Input {
+pub(crate) fn legacy(text: &str) -> Input {
     reading(&[(Backend::Legacy, Family::Ipv4, text)])
 }
 
@@ -70,28 +66,17 @@ pub(crate) fn whole(text: &str) -> Input {
 }
 
 /// A node whose meshed pod has these rules, both families.
-fn with(text: &str) -> Node {
+pub(crate) fn with(text: &str) -> Node {
     let mut node = Node::running();
     node.give(whole(text));
     node
 }
 
-fn dial(node: &mut Node, uid: u32) {
+pub(crate) fn dial(node: &mut Node, uid: u32) {
     node.edge(
         out(APP, uid, "10.9.0.1:80", Arrival::Nowhere),
         established(1),
     );
-}
-
-fn changed(node: &Node) -> Signal {
-    Signal::RulesChanged {
-        netns: MESHED,
-        at: node.now,
-        backend: RulesBackend::Legacy,
-        family: Some(Family::Ipv4),
-        uid: 0,
-        process: process("firewalld"),
-    }
 }
 
 #[test]
@@ -188,166 +173,6 @@ fn a_redirect_to_somebody_else() {
     );
     let finding = node.only(Code::BypassRulesPartial);
     assert!(finding.summary.contains("9999"), "{}", finding.summary);
-}
-
-#[test]
-fn rules_that_were_removed_and_by_whom() {
-    let mut node = with(WHOLE);
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT)),
-        established(1),
-    );
-    node.pass(5.0);
-    let signal = changed(&node);
-    node.signal(signal);
-    node.give(reading(&[]));
-    node.pass(1.0);
-    dial(&mut node, 1000);
-    let finding = node.only(Code::BypassRulesRemoved);
-    let facts = facts(&finding);
-    assert!(facts.contains("firewalld[42]"), "{facts}");
-    assert!(facts.contains("rule_before"), "{facts}");
-    assert!(finding.remedy.contains("firewalld"), "{}", finding.remedy);
-    node.give(legacy(WHOLE));
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT)),
-        established(1),
-    );
-    assert_eq!(node.open(), []);
-}
-
-#[test]
-fn rules_of_an_earlier_pod_in_a_namespace_of_that_number_were_not_removed() {
-    let mut node = Node::empty();
-    node.give(legacy(WHOLE));
-    node.pass(5.0);
-    node.announce();
-    node.pass(10.0);
-    dial(&mut node, 1000);
-    node.give(reading(&[]));
-    node.only(Code::BypassNoRules);
-    assert_eq!(node.told(), [Code::BypassNoRules]);
-}
-
-#[test]
-fn rules_of_an_earlier_pod_in_a_namespace_of_that_number_explain_nothing() {
-    let mut node = Node::empty();
-    node.give(legacy(WHOLE));
-    node.pass(5.0);
-    node.announce();
-    node.pass(10.0);
-    node.edge(
-        out(APP, 1000, "[fd00::9]:80", Arrival::Nowhere),
-        established(1),
-    );
-    assert_eq!(node.told(), []);
-    assert_eq!(node.engine.next_wanted_rules(), Some(MESHED));
-    node.give(reading(&[]));
-    node.only(Code::BypassNoRules);
-    assert_eq!(node.told(), [Code::BypassNoRules]);
-}
-
-#[test]
-fn an_open_finding_waits_for_the_rules_that_ended_it() {
-    let mut node = with("*nat\nCOMMIT\n");
-    dial(&mut node, 1000);
-    node.only(Code::BypassNoRules);
-    node.pass(0.5);
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT)),
-        established(1),
-    );
-    node.only(Code::BypassNoRules);
-    node.pass(0.3);
-    node.give(legacy(WHOLE));
-    node.only(Code::BypassBeforeRules);
-}
-
-#[test]
-fn rules_that_are_written_anew_are_not_removed() {
-    let mut node = with(WHOLE);
-    node.give(legacy(&without(
-        "-A ISTIO_OUTPUT -d 127.0.0.1/32 -j RETURN",
-    )));
-    node.give(legacy(WHOLE));
-    node.edge(
-        out(APP, 1000, "10.9.0.1:80", Arrival::Port(OUT)),
-        established(1),
-    );
-    node.edge(into(PROXY, PROXY_UID, IN, "10.9.0.7"), established(1));
-    node.pass(10.0);
-    assert_eq!(node.told(), []);
-}
-
-#[test]
-fn a_contradiction_is_read_again_before_anything_is_said() {
-    let mut node = with(WHOLE);
-    node.pass(5.0);
-    dial(&mut node, 1000);
-    assert_eq!(node.told(), []);
-    assert_eq!(node.engine.next_wanted_rules(), Some(MESHED));
-    assert_eq!(node.engine.next_wanted_rules(), None::<NetnsId>);
-    node.pass(0.2);
-    node.give(reading(&[]));
-    let finding = node.only(Code::BypassRulesRemoved);
-    assert!(
-        facts(&finding).contains("does not tell who"),
-        "{}",
-        facts(&finding)
-    );
-}
-
-#[test]
-fn a_single_contradiction_that_stays_is_nothing_to_wake_somebody_for() {
-    let mut node = with(WHOLE);
-    node.pass(5.0);
-    dial(&mut node, 1000);
-    node.give(legacy(WHOLE));
-    node.pass(60.0);
-    assert_eq!(node.told(), []);
-}
-
-#[test]
-fn a_connection_older_than_the_rules() {
-    let mut node = with("*nat\nCOMMIT\n");
-    node.pass(1.0);
-    node.give(legacy(WHOLE));
-    dial(&mut node, 1000);
-    node.pass(2.5);
-    let finding = node.only(Code::BypassBeforeRules);
-    assert!(
-        facts(&finding).contains("rules_since"),
-        "{}",
-        facts(&finding)
-    );
-}
-
-#[test]
-fn rules_that_come_after_a_finding_make_it_one_about_age() {
-    let mut node = with("*nat\nCOMMIT\n");
-    dial(&mut node, 1000);
-    node.only(Code::BypassNoRules);
-    node.pass(1.0);
-    node.give(legacy(WHOLE));
-    let finding = node.only(Code::BypassBeforeRules);
-    assert_eq!(finding.connections, 1);
-}
-
-#[test]
-fn rules_that_turn_out_otherwise_move_the_finding() {
-    // Read while they were being written: nothing yet, then all but one jump.
-    let mut node = with("*nat\nCOMMIT\n");
-    node.edge(into(APP, 1000, 8080, "10.9.0.7"), established(3));
-    node.only(Code::BypassNoRules);
-    node.pass(0.5);
-    node.give(legacy(&without("-A PREROUTING -p tcp -j ISTIO_INBOUND")));
-    let finding = node.only(Code::BypassInboundDirect);
-    assert_eq!(finding.connections, 3);
-    assert!(
-        facts(&finding).contains("ISTIO_INBOUND"),
-        "{}",
-        facts(&finding)
-    );
 }
 
 #[test]

@@ -40,9 +40,7 @@ pub(super) fn facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, S
         push("marked", mark.clone());
     }
     if case.fact("rules_seen").is_none() {
-        let now = scene
-            .rules
-            .and_then(|page| page.read_since(scene.entry.since));
+        let now = scene.live_rules();
         let seen = now.map_or_else(|| "not known".to_owned(), |now| explain::seen(&now.rules));
         push("rules_seen", seen);
     }

@@ -31,7 +31,7 @@ pub(super) fn bypassed(
     };
     let none = nothing(scene.intent);
     // Nothing is captured at all, and a finding says so: this is one more symptom of it.
-    let root = findings.get(j.pod, none).is_some_and(is_current);
+    let root = findings.get(j.pod, none).is_some_and(Case::is_current);
     let code = match code {
         Code::BypassInboundDirect | Code::BypassIpv6 if root && captures_nothing(scene) => none,
         Code::BypassNoRules => none,
@@ -94,7 +94,7 @@ pub(in crate::engine) fn refile(
         Code::BypassRulesBackend,
         Code::BypassInboundDirect,
     ] {
-        let Some(case) = findings.get(pod, code).filter(|case| is_current(case)) else {
+        let Some(case) = findings.get(pod, code).filter(|case| case.is_current()) else {
             continue;
         };
         let (Some(explained), Some(direction)) = (again(case), case.direction()) else {
@@ -114,10 +114,6 @@ pub(in crate::engine) fn refile(
         case.witnesses.insert("live rules of the network namespace");
         findings.absorb(at, pod, better, code, render);
     }
-}
-
-pub(super) fn is_current(case: &Case) -> bool {
-    !matches!(case.state, crate::engine::findings::State::Resolved(..))
 }
 
 fn captures_nothing(scene: &Scene<'_>) -> bool {

@@ -6,12 +6,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Scene, bypass::is_current};
+use super::Scene;
 use crate::{
     engine::{
         Code,
         directory::{PodEntry, PodId},
         edges::Comm,
+        explain,
         facts::View,
         findings::{Case, Findings, Render, Sample},
         rulebook::Read,
@@ -50,13 +51,7 @@ impl<'a> Flow<'a> {
     }
 
     fn connection(&self) -> Connection {
-        let key = &self.told.key;
-        let local = SocketAddr::new(key.local, 0);
-        let own = Some(self.own.to_vec());
-        let mut made = Connection::outbound(Protocol::Udp, local, key.remote, own);
-        let known = |id: u32| (id != NO_ID).then_some(id);
-        (made.uid, made.gid) = (known(key.owner.uid), known(key.owner.gid));
-        made
+        explain::connection(Protocol::Udp, &self.told.key, self.own)
     }
 
     fn sample(&self) -> Sample {
@@ -157,13 +152,8 @@ const ROOTS: [Code; 6] = [
 fn is_told_otherwise(pod: PodId, findings: &Findings) -> bool {
     ROOTS.iter().any(|code| {
         let case = findings.get(pod, *code);
-        case.is_some_and(|case| is_current(case) && is_about_outbound(case))
+        case.is_some_and(|case| case.is_current() && case.is_about(Direction::Outbound))
     })
-}
-
-fn is_about_outbound(case: &Case) -> bool {
-    let about = |family| *case.about.get(Direction::Outbound, family);
-    about(Family::Ipv4) || about(Family::Ipv6)
 }
 
 /// A connection went around the proxy by this cause: it is the cause of lost queries, too.
@@ -189,9 +179,7 @@ fn spec_facts(at: Time, case: &mut Case, intent: &Intent) {
 
 fn rule_facts(at: Time, case: &mut Case, flow: &Flow<'_>, scene: &Scene<'_>) {
     let family = Family::of(flow.told.key.remote.ip());
-    let now = scene
-        .rules
-        .and_then(|page| page.read_since(scene.entry.since));
+    let now = scene.live_rules();
     let Some(now) = now.filter(|now| now.is_known(family)) else {
         return;
     };
@@ -261,9 +249,7 @@ fn query_rules(scene: &Scene<'_>) -> QueryRules {
     // Any resolver outside will do: no list of ranges counts for queries.
     let any = SocketAddr::new(IpAddr::from([203, 0, 113, 53]), DNS);
     let known = |read: &&Read| read.is_known(Family::Ipv4) && read.is_known(Family::Ipv6);
-    let now = scene
-        .rules
-        .and_then(|page| page.read_since(scene.entry.since));
+    let now = scene.live_rules();
     let (Some(now), Some(port)) = (now.filter(known), intent.query_by(NO_ID, any, &[])) else {
         return QueryRules::Unknown;
     };

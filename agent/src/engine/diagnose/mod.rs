@@ -34,7 +34,7 @@ use super::{
     facts::View,
     findings::{Findings, Render, Sample},
     late::Late,
-    rulebook::Page,
+    rulebook::{Page, Read},
     sockets::Namespace,
     watch::{Refusals, Watch},
 };
@@ -80,10 +80,15 @@ pub(super) struct Scene<'a> {
 }
 
 impl Scene<'_> {
+    /// The rules as they are, if they were read since the pod is known.
+    pub(super) fn live_rules(&self) -> Option<&Read> {
+        let page = self.rules?;
+        page.read_since(self.entry.since)
+    }
+
     /// Whether the rules of this family are known, so that no sign need stand in for them.
     fn knows_rules(&self, family: Family) -> bool {
-        let since = self.entry.since;
-        self.rules.is_some_and(|page| page.knows(family, since))
+        self.live_rules().is_some_and(|now| now.is_known(family))
     }
 
     /// Connections the pod dialed are held back: what they say is not known yet.

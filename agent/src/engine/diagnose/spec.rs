@@ -5,7 +5,7 @@
 //! Such a finding stays until the spec changes. It must never be told beside the traffic
 //! finding that it foretold: one cause, one finding.
 
-use super::{Judged, Scene, bypass::is_current, ripe::after_start, sample};
+use super::{Judged, Scene, ripe::after_start, sample};
 use crate::{
     engine::{
         Code, Reason, Verdict,
@@ -30,7 +30,7 @@ pub(in crate::engine) fn spec(
 ) {
     let standing = &entry.standing;
     let intent = entry.intent.as_deref();
-    let told = |code| findings.get(pod, code).is_some_and(is_current);
+    let told = |code| findings.get(pod, code).is_some_and(Case::is_current);
     let seen = told(Code::BypassProxyUid) || told(Code::BypassProxyGid);
     let shared = intent.and_then(shared_ids).filter(|_| !seen);
     let listed = intent.and_then(Intent::empty_inbound_list);

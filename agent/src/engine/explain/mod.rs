@@ -79,17 +79,22 @@ impl Question<'_> {
     }
 
     fn connection(&self) -> Connection {
-        let (key, own) = (self.key, self.own.to_vec());
-        let local = SocketAddr::new(key.local, key.local_port);
-        match key.direction {
-            Direction::Inbound => Connection::inbound(Protocol::Tcp, key.remote, local, Some(own)),
-            Direction::Outbound => {
-                let mut made = Connection::outbound(Protocol::Tcp, local, key.remote, Some(own));
-                let known = |id: u32| (id != NO_ID).then_some(id);
-                made.uid = known(key.owner.uid);
-                made.gid = known(key.owner.gid);
-                made
-            }
+        connection(Protocol::Tcp, self.key, self.own)
+    }
+}
+
+/// What the kernel told of, as rules see it; ids it did not tell are not known.
+pub(super) fn connection(protocol: Protocol, key: &EdgeKey, own: &[IpAddr]) -> Connection {
+    let own = Some(own.to_vec());
+    let local = SocketAddr::new(key.local, key.local_port);
+    match key.direction {
+        Direction::Inbound => Connection::inbound(protocol, key.remote, local, own),
+        Direction::Outbound => {
+            let mut made = Connection::outbound(protocol, local, key.remote, own);
+            let known = |id: u32| (id != NO_ID).then_some(id);
+            made.uid = known(key.owner.uid);
+            made.gid = known(key.owner.gid);
+            made
         }
     }
 }
@@ -198,7 +203,7 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
 
 /// The rules would capture it, and it was not: it is older than they are, or nobody knows.
 fn captured_now(page: &Page, now: &Read, q: &Question<'_>, facts: &mut Facts) -> Reason {
-    let before = page.earlier.front().filter(|read| read.last >= q.since);
+    let before = page.earlier_since(q.since).next();
     let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q));
     let seen_to_come = before.is_some() || page.changes > 0;
     let came_after = seen_to_come && q.at.micros_since(now.first) < COUNTED_LATE_US;
@@ -236,7 +241,7 @@ fn direct(
         return Reason::RulesRemoved;
     }
     strays(&now.rules, family, &ours, facts);
-    if !ours.is_empty() || redirects_elsewhere(&all) {
+    if !ours.is_empty() || all.iter().any(|r| r.reached) {
         return Reason::RulesPartial;
     }
     facts.push(("rules_seen", seen(&now.rules)));
@@ -306,14 +311,8 @@ fn let_go(rules: &Ruleset, step: &Step, q: &Question<'_>) -> Option<Reason> {
 
 /// The latest rules before these that would have captured it.
 fn removed<'a>(page: &'a Page, q: &Question<'_>, connection: &Connection) -> Option<&'a Read> {
-    page.earlier
-        .iter()
-        .filter(|read| read.last >= q.since)
+    page.earlier_since(q.since)
         .find(|read| captured(&read.rules, connection, q))
-}
-
-fn redirects_elsewhere(all: &[Redirector]) -> bool {
-    all.iter().any(|r| r.reached)
 }
 
 fn captured(rules: &Ruleset, connection: &Connection, q: &Question<'_>) -> bool {

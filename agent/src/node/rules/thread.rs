@@ -17,10 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::mpsc;
 
 use super::{
-    super::enter,
+    super::{
+        enter,
+        tell::{Closed, tell},
+    },
     child::Limits,
     look::{self, Found, Look},
     plan::{Done, Every, Next, Plan, Why},
@@ -33,8 +36,6 @@ use crate::{
     model::{NetnsId, RulesStats},
 };
 
-/// Time between two tries to send while the channel is full.
-const FULL: Duration = Duration::from_millis(2);
 /// Name of the rules as a source in [`Change::Source`].
 const SOURCE: &str = "rules";
 /// Name of a reading that was not necessary, in metrics.
@@ -208,9 +209,6 @@ struct Work {
     shared: Arc<Shared>,
 }
 
-/// Nobody listens any more.
-struct Closed;
-
 impl Work {
     fn run(mut self) {
         while let Some(next) = self.wait() {
@@ -325,16 +323,7 @@ impl Work {
     }
 
     fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {
-        for mut input in inputs {
-            while let Err(error) = self.inputs.try_send(input) {
-                match error {
-                    TrySendError::Full(back) if !self.shared.stopped() => input = back,
-                    _ => return Err(Closed),
-                }
-                thread::sleep(FULL);
-            }
-        }
-        Ok(())
+        tell(&self.inputs, || self.shared.stopped(), inputs)
     }
 }
 

@@ -11,9 +11,9 @@ use axum::{
 };
 
 use super::{Asked, Shared, refuse};
-use crate::output::api::{
-    ApiError,
-    pod::{self, WhyQuery},
+use crate::{
+    engine::{Board, PodRow},
+    output::api::pod::{self, WhyQuery},
 };
 
 /// Namespace and name in the path, or a refusal in JSON.
@@ -47,11 +47,9 @@ pub(super) async fn pod(
     Named(namespace, name): Named,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Response {
-    let board = shared.view.board();
-    match pod::find(&board, &namespace, &name) {
-        Ok(row) => Json(pod::pod(&board, row)).into_response(),
-        Err(error) => unknown(error),
-    }
+    page(&shared, &namespace, &name, |board, row| {
+        Json(pod::pod(board, row)).into_response()
+    })
 }
 
 pub(super) async fn rules(
@@ -59,11 +57,9 @@ pub(super) async fn rules(
     Named(namespace, name): Named,
     Asked(Nothing {}): Asked<Nothing>,
 ) -> Response {
-    let board = shared.view.board();
-    match pod::find(&board, &namespace, &name) {
-        Ok(row) => Json(pod::rules(&board, row)).into_response(),
-        Err(error) => unknown(error),
-    }
+    page(&shared, &namespace, &name, |board, row| {
+        Json(pod::rules(board, row)).into_response()
+    })
 }
 
 pub(super) async fn why(
@@ -72,17 +68,22 @@ pub(super) async fn why(
     uri: Uri,
     Asked(query): Asked<WhyQuery>,
 ) -> Response {
-    let board = shared.view.board();
-    let row = match pod::find(&board, &namespace, &name) {
-        Ok(row) => row,
-        Err(error) => return unknown(error),
-    };
-    match query.ask() {
-        Ok(ask) => Json(pod::why(&board, row, &ask)).into_response(),
+    page(&shared, &namespace, &name, |board, row| match query.ask() {
+        Ok(ask) => Json(pod::why(board, row, &ask)).into_response(),
         Err((error, to_do)) => refuse(StatusCode::BAD_REQUEST, &error, &uri.to_string(), to_do),
-    }
+    })
 }
 
-fn unknown(error: ApiError) -> Response {
-    (StatusCode::NOT_FOUND, Json(error)).into_response()
+/// A page about a pod of the latest board, or the one that says that there is no such pod.
+fn page(
+    shared: &Shared,
+    namespace: &str,
+    name: &str,
+    draw: impl FnOnce(&Board, &PodRow) -> Response,
+) -> Response {
+    let board = shared.view.board();
+    match pod::find(&board, namespace, name) {
+        Ok(row) => draw(&board, row),
+        Err(error) => (StatusCode::NOT_FOUND, Json(error)).into_response(),
+    }
 }
