@@ -58,6 +58,9 @@ pub(crate) struct Session {
     pipe: Option<ChildStdin>,
 }
 
+/// The run that is none: what all runs of a session share. The highest of three hex digits.
+pub(crate) const HUB: usize = 0xfff;
+
 impl Session {
     /// Must be opened before any other thread starts, because it blocks signals for all of them.
     pub(crate) fn open(keep: bool) -> Result<Self> {
@@ -86,9 +89,9 @@ impl Session {
         })
     }
 
-    /// The id of a run.
+    /// The id of a run: 8 hex digits, the last three of them the run's own.
     pub(crate) fn run_id(&self, index: usize) -> String {
-        format!("{}{:02x}", self.id, index % 256)
+        format!("{}{:03x}", self.id, index.min(HUB))
     }
 }
 
@@ -113,7 +116,7 @@ fn fresh_id() -> String {
         ^ u64::from(now.subsec_nanos())
         ^ u64::from(std::process::id()) << 8)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    format!("{:06x}", mixed >> 40)
+    format!("{:05x}", mixed >> 44)
 }
 
 fn watch_signals(stop: &Arc<AtomicBool>) -> Result<()> {

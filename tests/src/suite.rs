@@ -15,7 +15,7 @@ use clap::Args;
 
 use crate::agent::{self, Agent, Recipe};
 use crate::load::{self, Loaded};
-use crate::reap::Session;
+use crate::reap::{HUB, Session};
 use crate::run::{self, Report, Setting, Shared, Skip};
 use crate::world::World;
 
@@ -60,6 +60,10 @@ pub(crate) struct Options {
     /// One agent for all of them, as on a node, and not one for each
     #[arg(long)]
     shared: bool,
+    /// If no more than so many fail, they run once more, one at a time; what passes then is
+    /// counted as flaky and told
+    #[arg(long, default_value_t = 0, conflicts_with = "json")]
+    again: usize,
     /// Leave namespaces, processes and files standing
     #[arg(long)]
     keep: bool,
@@ -117,6 +121,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let sums = Sums::default();
     let started = Instant::now();
     let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, 32).min(selected.len()) {
             scope.spawn(|| {
@@ -128,11 +133,22 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                         continue;
                     }
                     let report = one(&setting, loaded, &session, index);
+                    let passed = report.as_ref().map_or(true, |report| report.pass);
                     sums.add(options, loaded, &report);
+                    if !passed && let Ok(mut failed) = failed.lock() {
+                        failed.push(loaded);
+                    }
                 }
             });
         }
     });
+    let failed = failed.into_inner().unwrap_or_default();
+    if options.again > 0 && failed.len() <= options.again {
+        for (index, loaded) in failed.iter().enumerate() {
+            let report = one(&setting, loaded, &session, selected.len() + index);
+            sums.again(options, loaded, &report);
+        }
+    }
     sums.tell(options, started);
     Ok(if sums.good() {
         ExitCode::SUCCESS
@@ -146,7 +162,7 @@ fn share(setting: &mut Setting, session: &Session) -> Result<Option<World>> {
     let Some(recipe) = &setting.agent else {
         return Ok(None);
     };
-    let id = session.run_id(usize::from(u8::MAX));
+    let id = session.run_id(HUB);
     let hub = World::new(&id, &session.dir.join(&id), None, setting.keep)?;
     setting.shared = Some(Shared {
         agent: Arc::new(Agent::start(&hub, recipe)?),
@@ -258,6 +274,7 @@ struct Sums {
     skipped: AtomicUsize,
     elsewhere: AtomicUsize,
     not_run: AtomicUsize,
+    flaky: AtomicUsize,
     out: Mutex<()>,
 }
 
@@ -278,6 +295,20 @@ impl Sums {
         }
     }
 
+    /// A scenario that failed ran once more, with nothing beside it.
+    fn again(&self, options: &Options, loaded: &Loaded, result: &Result<Report, Skip>) {
+        let Ok(report) = result else {
+            return;
+        };
+        tell_report(options, loaded, report);
+        if report.pass {
+            println!("FLAKY {}: failed first, passed alone", loaded.id);
+            self.failed.fetch_sub(1, Ordering::Relaxed);
+            count(&self.passed);
+            count(&self.flaky);
+        }
+    }
+
     fn good(&self) -> bool {
         let get = |sum: &AtomicUsize| sum.load(Ordering::Relaxed);
         let in_ci =
@@ -292,6 +323,7 @@ impl Sums {
             (&self.skipped, "skipped (something is missing, see above)"),
             (&self.elsewhere, "left to other kernels"),
             (&self.not_run, "not run (interrupted)"),
+            (&self.flaky, "of the passed FLAKY (see above)"),
         ] {
             if get(sum) > 0 {
                 line = format!("{line}, {} {what}", get(sum));

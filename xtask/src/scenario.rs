@@ -73,6 +73,10 @@ pub(crate) struct RunOptions {
     /// One agent for each scenario, also with --all, where one serves them all
     #[arg(long)]
     isolated: bool,
+    /// If no more than so many fail, they run once more, one at a time; what passes then is
+    /// told as flaky
+    #[arg(long, value_name = "COUNT", conflicts_with = "json")]
+    again: Option<usize>,
     /// An agent that is built already, in place of this checkout's
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
@@ -307,6 +311,9 @@ fn arguments(options: &RunOptions, kernel: &str, dir: &Path, files: &[OsString])
     }
     if let Some(tag) = &options.tag {
         all.extend(["--tag".into(), tag.into()]);
+    }
+    if let Some(again) = options.again {
+        all.extend(["--again".into(), again.to_string().into()]);
     }
     for argument in &options.agent_arg {
         all.extend(["--agent-arg".into(), argument.into()]);

@@ -20,6 +20,10 @@ use crate::setup::{self, Kernel};
 use crate::stamp::{Inputs, Stamp};
 use crate::{lint, paths, process};
 
+/// So many failed scenarios of a place may be tried again alone: one starved moment of a shared
+/// computer must not cost half an hour, and a fault is not rare enough to hide behind it.
+const AGAIN: &str = "3";
+
 /// `cargo xtask test`
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -179,7 +183,18 @@ fn place(options: &Options, place: &str, inputs: Inputs, prefix: &str) -> Result
         return Ok(format!("not run: unchanged since it passed at {when}"));
     }
     stamp.forget()?;
-    let last = xtask(&["scenario", "run", "--all", "--kernel", place], prefix)?;
+    let last = xtask(
+        &[
+            "scenario",
+            "run",
+            "--all",
+            "--again",
+            AGAIN,
+            "--kernel",
+            place,
+        ],
+        prefix,
+    )?;
     let compared = xtask(&["differential", "--kernel", place], prefix)
         .context("the evaluation of rules against the kernel")?;
     stamp.write()?;
