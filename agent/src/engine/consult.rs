@@ -92,10 +92,11 @@ impl Engine {
     ) -> bool {
         let waited = self.now.micros_since(since);
         let readable = self.known.rulebook.readable;
-        if !readable || delta.counts.established == 0 || waited >= CONTAINER_WAIT_US {
+        if !readable || waited >= CONTAINER_WAIT_US || !explain::is_asked(view) {
             return false;
         }
-        if !explain::is_asked(view) {
+        // What failed needs a reason from the rules only if they led it astray.
+        if delta.counts.established == 0 && view.path != Path::Elsewhere {
             return false;
         }
         let unsettled = |page: &Page, q: &Question<'_>| match page.read_since(q.since) {

@@ -106,11 +106,11 @@ impl Engine {
         if view.party != Party::App || view.expected != Expected::Captured || !redirected || asked {
             return;
         }
-        // To a port the mesh never had: the rules are to blame, and the edge will say so.
+        // To a port the mesh never had: the rules are to blame, and the edge, which waits for
+        // them, will say so.
         let intent = entry.intent.as_ref();
         let foreign = intent.is_some_and(|intent| !intent.has_port(port));
-        let page = self.known.rulebook.of(key.owner.netns);
-        if foreign && page.is_some_and(|page| page.knows(family, entry.since)) {
+        if foreign && self.known.rulebook.readable {
             return;
         }
         let process = Comm::of(process);

@@ -2,10 +2,11 @@
 
 use sidestep::{
     engine::{Code, Confidence, Input, RulesRead, RulesReading, RulesSource},
-    model::{Arrival, Direction, Family},
+    model::{Arrival, Direction, Family, NetnsId},
     rules::{Backend, Ruleset, parse_save},
 };
 
+use crate::stuck::failed;
 use crate::kit::{APP, MESHED, Node, OUT, PROXY_UID, established, facts, into, out, refused};
 
 pub(crate) const WHOLE: &str = "*nat
@@ -36,6 +37,10 @@ pub(crate) fn without(line: &str) -> String {
 }
 
 pub(crate) fn reading(texts: &[(Backend, Family, &str)]) -> Input {
+    reading_of(MESHED, texts)
+}
+
+fn reading_of(netns: NetnsId, texts: &[(Backend, Family, &str)]) -> Input {
     let mut ruleset = Ruleset::default();
     for (backend, family, text) in texts {
         parse_save(text, *backend, *family, &mut ruleset);
@@ -43,7 +48,7 @@ pub(crate) fn reading(texts: &[(Backend, Family, &str)]) -> Input {
     assert!(ruleset.problems.is_empty(), "{:?}", ruleset.problems);
     let read = |source| (source, RulesRead::Complete);
     Input::Rules(Box::new(RulesReading {
-        netns: MESHED,
+        netns,
         sources: RulesSource::ALL.map(read).to_vec(),
         ruleset,
         took_us: 1,
@@ -194,6 +199,22 @@ fn a_wrong_port_where_nobody_listens_is_the_rules_fault() {
     );
     node.pass(5.0);
     node.only(Code::StuckNoListener);
+}
+
+#[test]
+fn a_wrong_port_is_the_rules_fault_though_they_come_later() {
+    let mut node = Node::running();
+    // Rules can be read here, but this pod's have not been yet.
+    node.give(reading_of(NetnsId(77), &[]));
+    let key = out(APP, 1000, "10.9.0.1:80", Arrival::Decided(15091));
+    node.signal(failed(key, Some(15091)));
+    node.edge(key, refused(3));
+    node.pass(1.0);
+    assert!(node.open().is_empty());
+    node.give(whole(&WHOLE.replace("--to-ports 15001", "--to-ports 15091")));
+    node.pass(5.0);
+    let finding = node.only(Code::BypassRulesPartial);
+    assert!(finding.summary.contains("15091"), "{}", finding.summary);
 }
 
 #[test]

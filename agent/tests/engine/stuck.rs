@@ -7,7 +7,7 @@ use sidestep::{
 
 use crate::kit::*;
 
-fn failed(key: EdgeKey, refused_at: Option<u16>) -> Signal {
+pub(crate) fn failed(key: EdgeKey, refused_at: Option<u16>) -> Signal {
     Signal::Failed {
         key,
         outcome: Outcome::Refused,
