@@ -185,13 +185,7 @@ fn place(options: &Options, place: &str, inputs: Inputs, prefix: &str) -> Result
     stamp.forget()?;
     let last = xtask(
         &[
-            "scenario",
-            "run",
-            "--all",
-            "--again",
-            AGAIN,
-            "--kernel",
-            place,
+            "scenario", "run", "--all", "--again", AGAIN, "--kernel", place,
         ],
         prefix,
     )?;

@@ -6,8 +6,8 @@ use sidestep::{
     rules::{Backend, Ruleset, parse_save},
 };
 
-use crate::stuck::failed;
 use crate::kit::{APP, MESHED, Node, OUT, PROXY_UID, established, facts, into, out, refused};
+use crate::stuck::failed;
 
 pub(crate) const WHOLE: &str = "*nat
 :PREROUTING ACCEPT [0:0]
@@ -211,7 +211,9 @@ fn a_wrong_port_is_the_rules_fault_though_they_come_later() {
     node.edge(key, refused(3));
     node.pass(1.0);
     assert!(node.open().is_empty());
-    node.give(whole(&WHOLE.replace("--to-ports 15001", "--to-ports 15091")));
+    node.give(whole(
+        &WHOLE.replace("--to-ports 15001", "--to-ports 15091"),
+    ));
     node.pass(5.0);
     let finding = node.only(Code::BypassRulesPartial);
     assert!(finding.summary.contains("15091"), "{}", finding.summary);
