@@ -277,7 +277,8 @@ mod tests {
     #[test]
     fn the_corpus_is_well_formed() {
         let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings");
-        for loaded in corpus() {
+        let all = corpus();
+        for loaded in &all {
             let scenario = &loaded.scenario;
             let id = &loaded.id;
             assert_eq!(
@@ -294,6 +295,14 @@ mod tests {
                 scenario.expect.is_empty(),
                 "{id}: a healthy scenario expects nothing"
             );
+            let twin = scenario.twin.as_ref();
+            let healthy = |other: &&Loaded| {
+                Some(&other.scenario.name) == twin && other.scenario.expect.is_empty()
+            };
+            assert!(
+                tagged("demo") || scenario.expect.is_empty() || all.iter().any(|l| healthy(&l)),
+                "{id}: `twin` must name a healthy scenario of the corpus"
+            );
             for expect in &scenario.expect {
                 assert!(
                     pages.join(format!("{}.md", expect.code)).is_file(),
@@ -301,6 +310,31 @@ mod tests {
                     expect.code
                 );
             }
+        }
+    }
+
+    /// What the agent says of itself, and what only a fault of its own would show.
+    const WITHOUT_SCENARIO: &[&str] = &[
+        "agent-degraded",
+        "agent-overload",
+        "agent-unattributed",
+        "bypass-quic",
+        "bypass-unknown",
+    ];
+
+    #[test]
+    fn every_finding_has_a_scenario() {
+        let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings");
+        let all = corpus();
+        for page in fs::read_dir(pages).unwrap() {
+            let path = page.unwrap().path();
+            let code = path.file_stem().unwrap().to_str().unwrap();
+            let expects = |l: &Loaded| l.scenario.expect.iter().any(|e| e.code == code);
+            assert_ne!(
+                WITHOUT_SCENARIO.contains(&code),
+                all.iter().any(expects),
+                "{code}: a scenario must expect it, unless it is listed here as having none"
+            );
         }
     }
 

@@ -15,6 +15,7 @@ mod command;
 mod demo;
 mod envoy;
 mod judge;
+mod listing;
 mod load;
 mod manifest;
 mod place;
@@ -45,7 +46,7 @@ enum Command {
     /// Run scenarios
     Run(suite::Options),
     /// List scenarios
-    List(suite::ListOptions),
+    List(listing::Options),
     /// Show what the agent does on a small mesh
     Demo(demo::Options),
     /// Measure the agent
@@ -63,7 +64,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(options) => suite::run(&options),
-        Command::List(options) => suite::list(&options),
+        Command::List(options) => listing::list(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Soak(options) => soak::run(&options),

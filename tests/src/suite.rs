@@ -72,37 +72,6 @@ pub(crate) struct Options {
     limit: u64,
 }
 
-/// Names and descriptions.
-#[derive(Args, Debug)]
-pub(crate) struct ListOptions {
-    /// Folder of scenarios
-    #[arg(long, default_value = "tests/scenarios")]
-    dir: PathBuf,
-    /// Only those with this tag
-    #[arg(long)]
-    tag: Option<String>,
-}
-
-/// Lists the folder.
-pub(crate) fn list(options: &ListOptions) -> Result<ExitCode> {
-    let all = load::folder(&options.dir)?;
-    let all: Vec<&Loaded> = all
-        .iter()
-        .filter(|loaded| tagged(loaded, options.tag.as_deref()))
-        .collect();
-    for loaded in &all {
-        let scenario = &loaded.scenario;
-        println!(
-            "{:<44} {}  [{}]",
-            loaded.id,
-            scenario.description,
-            scenario.tags.join(" ")
-        );
-    }
-    println!("{} scenarios", all.len());
-    Ok(ExitCode::SUCCESS)
-}
-
 /// Runs what was selected; success only if all of it passed.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let selected = select(options)?;
@@ -225,7 +194,7 @@ fn names(loaded: &Loaded, name: &str) -> bool {
     loaded.id == name || loaded.scenario.name == name
 }
 
-fn tagged(loaded: &Loaded, tag: Option<&str>) -> bool {
+pub(crate) fn tagged(loaded: &Loaded, tag: Option<&str>) -> bool {
     tag.is_none_or(|tag| loaded.scenario.tags.iter().any(|known| known == tag))
 }
 

@@ -36,6 +36,9 @@ enum Action {
         /// Only those with this tag
         #[arg(long)]
         tag: Option<String>,
+        /// By finding: what shows it, and the healthy twins that must stay silent
+        #[arg(long)]
+        findings: bool,
     },
     /// Run scenarios; success only if all pass
     Run(RunOptions),
@@ -117,17 +120,20 @@ pub(crate) enum Target {
 /// Lists or runs.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     match &options.command {
-        Action::List { tag } => list(tag.as_deref()),
+        Action::List { tag, findings } => list(tag.as_deref(), *findings),
         Action::Run(options) => scenarios(options),
     }
 }
 
-fn list(tag: Option<&str>) -> Result<ExitCode> {
+fn list(tag: Option<&str>, findings: bool) -> Result<ExitCode> {
     let harness = only_harness()?;
     let mut command = Command::new(harness);
     command.arg("list").arg("--dir").arg(folder());
     if let Some(tag) = tag {
         command.args(["--tag", tag]);
+    }
+    if findings {
+        command.arg("--findings");
     }
     exit_code(&mut command)
 }

@@ -31,6 +31,9 @@ pub(crate) struct Scenario {
     /// Free words to select by.
     #[serde(default)]
     pub(crate) tags: Vec<String>,
+    /// The healthy scenario nearest to a broken one: the agent must be silent there.
+    #[serde(default)]
+    pub(crate) twin: Option<String>,
     /// What a kernel or machine must have for the one right answer to be decidable.
     #[serde(default)]
     pub(crate) requires: Vec<Requirement>,
