@@ -247,6 +247,9 @@ impl Agent {
         while let Some(netns) = self.engine.next_wanted_rules() {
             self.node.read_rules(netns);
         }
+        while let Some(netns) = self.engine.next_wanted_queues() {
+            self.node.sample_anew(netns);
+        }
         // A finding is rare, and whoever waits for it should not wait for the next drain too.
         if told {
             self.boards.send_replace(self.engine.board());

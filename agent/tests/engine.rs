@@ -22,6 +22,8 @@ mod laws;
 mod live_rules;
 #[path = "engine/replay.rs"]
 mod replay;
+#[path = "engine/reused.rs"]
+mod reused;
 #[path = "engine/rules_in_time.rs"]
 mod rules_in_time;
 #[path = "engine/spec.rs"]

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::directory::{Directory, PodEntry, PodId};
+use super::directory::{Before, Directory, MovedIn, PodEntry, PodId};
 use crate::model::NetnsId;
 
 impl Directory {
@@ -91,6 +91,48 @@ impl Directory {
                 pod.netns = Some(*netns);
             }
         }
+        self.note_holders();
+    }
+
+    /// Notes which namespaces became a pod's: what is known of them by their number may be an
+    /// earlier pod's.
+    fn note_holders(&mut self) {
+        for (netns, entry) in &self.netns {
+            let Some(pod) = entry.bound else { continue };
+            let before = self.holders.insert(*netns, pod);
+            let Some(since) = self.pods.get(&pod).map(|entry| entry.since) else {
+                continue;
+            };
+            let before = match before {
+                None => Before::Nobody,
+                Some(other) if other == pod || self.is_same_pod(other, pod) => continue,
+                Some(other) => match self.pods.get(&other).map(|entry| entry.gone) {
+                    Some(Some(gone)) => Before::Until(gone),
+                    Some(None) => Before::Another,
+                    // Forgotten altogether: it ended long before this one was heard of.
+                    None => Before::Until(since),
+                },
+            };
+            self.moves.push(MovedIn {
+                netns: *netns,
+                since,
+                before,
+            });
+        }
+    }
+
+    /// One pod announced twice, by its manifest and by what the node shows of it.
+    fn is_same_pod(&self, one: PodId, other: PodId) -> bool {
+        let (Some(one), Some(other)) = (self.pods.get(&one), self.pods.get(&other)) else {
+            return false;
+        };
+        !one.pod.uid.is_empty() && one.pod.uid == other.pod.uid
+    }
+
+    /// Namespaces that became a pod's since the last call.
+    pub(super) fn take_moves(&mut self) -> Vec<MovedIn> {
+        self.rebind();
+        std::mem::take(&mut self.moves)
     }
 }
 

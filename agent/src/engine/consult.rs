@@ -24,6 +24,12 @@ impl Engine {
         self.known.rulebook.next_wanted()
     }
 
+    /// A namespace that is another pod's now: its accept queues are to be told although they may be as
+    /// they were. Each is told once.
+    pub fn next_wanted_queues(&mut self) -> Option<NetnsId> {
+        self.known.sockets.next_forgotten()
+    }
+
     /// Rules were read: who waited for them is looked at again.
     pub(super) fn rules(&mut self, reading: RulesReading) {
         let netns = reading.netns;

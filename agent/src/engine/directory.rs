@@ -94,6 +94,26 @@ pub(super) struct NetnsEntry {
     pub(super) bound: Option<PodId>,
 }
 
+/// A namespace became a pod's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MovedIn {
+    pub(super) netns: NetnsId,
+    /// When its pod was heard of first.
+    pub(super) since: Time,
+    pub(super) before: Before,
+}
+
+/// Whose a namespace was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nobody's that is known.
+    Nobody,
+    /// Another pod's, that ended then.
+    Until(Time),
+    /// Another pod's, of which nothing says that it ended.
+    Another,
+}
+
 /// Who is who.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
@@ -101,6 +121,10 @@ pub(super) struct Directory {
     live: BTreeMap<PodKey, PodId>,
     pub(super) cgroups: BTreeMap<CgroupId, CgroupEntry>,
     pub(super) netns: BTreeMap<NetnsId, NetnsEntry>,
+    /// Whose each namespace was last, also while it is nobody's.
+    pub(super) holders: BTreeMap<NetnsId, PodId>,
+    /// Namespaces that became a pod's since somebody asked.
+    pub(super) moves: Vec<MovedIn>,
     /// Cgroups that were waited for in vain: their sockets are not held back again.
     given_up: BTreeSet<CgroupId>,
     next: u32,
@@ -211,6 +235,7 @@ impl Directory {
     /// The inode number may be used again: nobody keeps a claim on it.
     fn netns_gone(&mut self, netns: NetnsId) {
         self.netns.remove(&netns);
+        self.holders.remove(&netns);
         for cgroup in self.cgroups.values_mut() {
             if cgroup.netns == Some(netns) {
                 cgroup.netns = None;

@@ -117,7 +117,8 @@ fn pod_row(
 }
 
 fn rules_row(entry: &PodEntry, page: &Page) -> RulesRow {
-    let now = page.now.as_ref();
+    // The same bound as verdicts have: rules read before the pod was known may be another pod's.
+    let now = page.read_since(entry.since);
     RulesRow {
         pod: entry.pod.key.clone(),
         read: now.map(|read| read.last),
@@ -125,7 +126,7 @@ fn rules_row(entry: &PodEntry, page: &Page) -> RulesRow {
         changed: page.changed.clone(),
         changes: page.changes,
         live: now.map(live_rules),
-        earlier: page.earlier.iter().map(live_rules).collect(),
+        earlier: page.earlier_since(entry.since).map(live_rules).collect(),
     }
 }
 

@@ -136,6 +136,7 @@ impl Engine {
                 self.known.watches.remove(&pod);
                 self.findings.forget(pod);
             }
+            self.forget_earlier();
         }
         if self.findings.touched || due(self.findings.due) {
             self.advance_findings();

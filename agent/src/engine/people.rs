@@ -5,7 +5,11 @@
 //! manifest changes, or the listening sockets it was guessed from.
 
 use super::{
-    diagnose, directory::PodId, findings::Case, input::Change, machine::Engine,
+    diagnose,
+    directory::{Before, PodId},
+    findings::Case,
+    input::Change,
+    machine::Engine,
     surroundings::Surroundings,
 };
 use crate::{mesh::IntentSource, model::PodKey};
@@ -32,6 +36,7 @@ impl Engine {
             _ => None,
         };
         let pod = self.known.directory.change(now, change);
+        self.forget_earlier();
         if let Some(pod) = pod {
             self.read_intent(pod);
         }
@@ -44,6 +49,25 @@ impl Engine {
         if !self.known.late.is_empty() {
             let soon = now.plus_micros(RETRY_US);
             self.retry_at = Some(self.retry_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    /// The one place where what is known by a namespace's number is forgotten because the
+    /// number is another pod's now: the kernel gives it out again at once. Signals from after the
+    /// earlier pod's end are kept, if that end is known; readings and samples are asked for again.
+    pub(super) fn forget_earlier(&mut self) {
+        let now = self.now;
+        for moved in self.known.directory.take_moves() {
+            let ended = match moved.before {
+                Before::Nobody => {
+                    self.known.rulebook.ask_older(now, moved.netns, moved.since);
+                    continue;
+                }
+                Before::Until(ended) => ended,
+                Before::Another => now,
+            };
+            self.known.sockets.forget_before(moved.netns, ended);
+            self.known.rulebook.forget_before(now, moved.netns, ended);
         }
     }
 

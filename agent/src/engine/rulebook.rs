@@ -192,6 +192,30 @@ impl Rulebook {
         self.wanted.remove(&netns);
     }
 
+    /// Wants a namespace read whose rules were read only before this: nobody sends again what
+    /// did not change, and what is older than its pod does not count as its rules.
+    pub(super) fn ask_older(&mut self, at: Time, netns: NetnsId, than: Time) {
+        let now = self.pages.get(&netns).and_then(|page| page.now.as_ref());
+        if now.is_some_and(|now| now.last < than) {
+            self.ask(at, netns);
+        }
+    }
+
+    /// The namespace's number is another pod's now: forgets its rules, and changes told before
+    /// that, and wants it read.
+    pub(super) fn forget_before(&mut self, at: Time, netns: NetnsId, before: Time) {
+        let Some(page) = self.pages.get_mut(&netns) else {
+            return;
+        };
+        // A reading says when it was made, not of whom: none is kept.
+        page.now = None;
+        page.earlier.clear();
+        page.changed = page.changed.take().filter(|change| change.at >= before);
+        page.changes = page.changed.is_some().into();
+        page.asked = Some(at);
+        self.wanted.insert(netns);
+    }
+
     fn page(&mut self, netns: NetnsId) -> Option<&mut Page> {
         if self.pages.len() >= MAX_NAMESPACES && !self.pages.contains_key(&netns) {
             self.refused = self.refused.saturating_add(1);

@@ -45,7 +45,9 @@ impl Engine {
             } => {
                 self.no_listener(netns, port, SocketAddr::new(local, port), peer);
             }
-            Signal::InboundRedirect { netns, to, .. } => self.known.sockets.redirects(netns, to),
+            Signal::InboundRedirect { netns, to, .. } => {
+                self.known.sockets.redirects(self.now, netns, to);
+            }
             Signal::Listening {
                 owner,
                 listener,
@@ -160,7 +162,8 @@ impl Engine {
     }
 
     fn listening(&mut self, owner: &Owner, listener: Listener, process: Process) {
-        self.known.sockets.began(owner, listener, process.comm);
+        let sockets = &mut self.known.sockets;
+        sockets.began(self.now, owner, listener, process.comm);
         self.findings.touched = true;
         if let Some(pod) = self.known.directory.pod_of(owner.netns) {
             self.reread_by_listeners(pod);

@@ -25,6 +25,8 @@ pub(super) struct Holder {
     pub(super) uid: u32,
     pub(super) cgroup: Option<CgroupId>,
     pub(super) comm: String,
+    /// When it was heard of first.
+    since: Time,
 }
 
 /// The sockets of one namespace.
@@ -37,7 +39,7 @@ pub(super) struct Namespace {
     /// Ports where a SYN met no listener, and when last.
     deserted: BTreeMap<(u16, Family), Time>,
     /// Ports NAT was seen to redirect incoming connections to.
-    redirects: BTreeSet<u16>,
+    redirects: BTreeMap<u16, Time>,
 }
 
 /// Whether somebody listens.
@@ -86,7 +88,7 @@ impl Namespace {
 
     /// Whether NAT was seen to redirect incoming connections to this port.
     pub(super) fn redirects_to(&self, port: u16) -> bool {
-        self.redirects.contains(&port)
+        self.redirects.contains_key(&port)
     }
 }
 
@@ -113,6 +115,8 @@ pub(super) fn answers(listener: &Listener, addr: IpAddr) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     namespaces: BTreeMap<NetnsId, Namespace>,
+    /// Namespaces to be sampled anew.
+    forgotten: BTreeSet<NetnsId>,
     pub(super) refused: u64,
 }
 
@@ -131,13 +135,14 @@ impl Sockets {
     }
 
     /// A socket began to listen.
-    pub(super) fn began(&mut self, owner: &Owner, listener: Listener, comm: String) {
+    pub(super) fn began(&mut self, at: Time, owner: &Owner, listener: Listener, comm: String) {
         let mut lost = 0;
         if let Some(ns) = self.of_mut(owner.netns) {
             let holder = Holder {
                 uid: owner.uid,
                 cgroup: Some(owner.cgroup),
                 comm,
+                since: at,
             };
             lost = ns.put(listener, holder);
         }
@@ -164,17 +169,36 @@ impl Sockets {
     }
 
     /// NAT redirects incoming connections to this port.
-    pub(super) fn redirects(&mut self, netns: NetnsId, to: u16) {
+    pub(super) fn redirects(&mut self, at: Time, netns: NetnsId, to: u16) {
         if let Some(ns) = self.of_mut(netns)
             && ns.redirects.len() < MAX_PORTS
         {
-            ns.redirects.insert(to);
+            ns.redirects.insert(to, at);
         }
     }
 
     /// The namespace is gone.
     pub(super) fn gone(&mut self, netns: NetnsId) {
         self.namespaces.remove(&netns);
+        self.forgotten.remove(&netns);
+    }
+
+    /// The namespace's number is another pod's now: forgets what was heard before that. A
+    /// sample tells who listens, and until then nobody knows.
+    pub(super) fn forget_before(&mut self, netns: NetnsId, before: Time) {
+        if let Some(ns) = self.namespaces.get_mut(&netns) {
+            ns.listeners.retain(|_, holder| holder.since >= before);
+            ns.deserted.retain(|_, at| *at >= before);
+            ns.redirects.retain(|_, at| *at >= before);
+            ns.queues.clear();
+            ns.complete = false;
+            self.forgotten.insert(netns);
+        }
+    }
+
+    /// The next namespace whose queues should be told again although nothing changed.
+    pub(super) fn next_forgotten(&mut self) -> Option<NetnsId> {
+        self.forgotten.pop_first()
     }
 
     /// Connections were established on a port; `accepted` of them are known to have been accepted.
@@ -210,6 +234,7 @@ impl Sockets {
                 uid: row.uid,
                 cgroup: None,
                 comm: String::new(),
+                since: at,
             });
             if row.uid != NO_ID {
                 holder.uid = row.uid;

@@ -52,6 +52,11 @@ impl Sampling {
         waiting
     }
 
+    /// The namespace's next sample is soon, and news.
+    pub(super) fn forget(&mut self, netns: NetnsId) {
+        self.last.remove(&netns);
+    }
+
     /// Notes a sample; whether it says anything that the one before did not. Queues in use
     /// always do: that nothing moves in them is the news.
     pub(super) fn note(&mut self, netns: NetnsId, queues: &[ListenerQueue]) -> bool {

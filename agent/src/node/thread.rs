@@ -5,6 +5,7 @@
 //! somebody unknown), or for the time of the next scan or sample.
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::AsFd,
     sync::{
@@ -78,6 +79,8 @@ struct Shared {
     wake: EventFd,
     stop: AtomicBool,
     everything: AtomicBool,
+    /// Namespaces whose next sample is told whatever it says.
+    anew: Mutex<BTreeSet<NetnsId>>,
     known: Mutex<Known>,
     limits: Mutex<Vec<String>>,
 }
@@ -96,6 +99,12 @@ impl NodeHandle {
             self.shared.everything.store(true, Ordering::Relaxed);
             self.shared.ring();
         }
+    }
+
+    /// What was told of the accept queues of this namespace was forgotten: tells them again soon.
+    pub fn sample_anew(&self, netns: NetnsId) {
+        let anew = self.shared.anew.lock();
+        anew.unwrap_or_else(PoisonError::into_inner).insert(netns);
     }
 
     /// What this node does not let the agent see, for [`crate::model::Coverage::limits`];
@@ -164,6 +173,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
         stop: AtomicBool::new(false),
         everything: AtomicBool::new(false),
+        anew: Mutex::default(),
         known: Mutex::new(Known::default()),
         limits: Mutex::new(Vec::new()),
     });
@@ -256,6 +266,10 @@ impl Work {
     }
 
     fn sample(&mut self) -> Result<(), Closed> {
+        let anew = self.shared.anew.lock();
+        for netns in std::mem::take(&mut *anew.unwrap_or_else(PoisonError::into_inner)) {
+            self.sampling.forget(netns);
+        }
         let places = self
             .sampling
             .next(self.scanner.places(), self.options.samples);
