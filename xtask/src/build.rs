@@ -40,8 +40,10 @@ pub(crate) struct Options {
 pub(crate) enum Profile {
     /// Quick to build
     Dev,
-    /// What is shipped and measured
+    /// What is tested and measured
     Release,
+    /// What is shipped
+    Dist,
 }
 
 /// How a program is linked.
@@ -150,9 +152,11 @@ pub(crate) fn programs(
     for program in wanted {
         command.args(["--package", program.package()]);
     }
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    command.args(match profile {
+        Profile::Dev => [].as_slice(),
+        Profile::Release => &["--release"],
+        Profile::Dist => &["--profile", "dist"],
+    });
     let mut dir = paths::target();
     if linkage == Linkage::Static {
         command
@@ -168,6 +172,7 @@ pub(crate) fn programs(
     dir.push(match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
+        Profile::Dist => "dist",
     });
     wanted
         .iter()

@@ -6,10 +6,13 @@
 mod bench;
 mod build;
 mod cache;
+mod cluster;
 mod demo;
 mod differential;
 mod fuzz;
+mod image;
 mod lint;
+mod manifests;
 mod paths;
 mod process;
 mod scenario;
@@ -42,6 +45,12 @@ enum Command {
     Test(test::Options),
     /// Boot a kernel of the test matrix and run a command in it
     Vm(vm::Options),
+    /// Write the agent's container image
+    Image(image::Options),
+    /// Render the plain manifests from the chart
+    Manifests(manifests::Options),
+    /// A real one-node Kubernetes cluster to try and test on
+    Cluster(cluster::Options),
     /// Show what Sidestep finds on a small mesh
     Demo(demo::Options),
     /// Measure what the agent costs and how fast it is
@@ -63,6 +72,9 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::run(&options),
         Command::Test(options) => test::run(&options),
         Command::Vm(options) => vm::run(&options),
+        Command::Image(options) => image::run(&options),
+        Command::Manifests(options) => manifests::run(&options),
+        Command::Cluster(options) => cluster::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),

@@ -18,7 +18,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{build, paths, process};
+use crate::{build, manifests, paths, process};
 use source::Source;
 
 /// `cargo xtask lint`
@@ -50,10 +50,11 @@ const QUICK: [Step; 2] = [
     ("formatting", formatting),
     ("layering, measures, names", sources),
 ];
-const COMPILED: [Step; 3] = [
+const COMPILED: [Step; 4] = [
     ("clippy on the probes", clippy_probes),
     ("clippy on the workspace", clippy_workspace),
     ("dependencies", dependencies::check),
+    ("chart and manifests", manifests::check),
 ];
 
 /// Runs every step and lists those that failed.

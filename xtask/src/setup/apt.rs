@@ -27,6 +27,8 @@ pub(crate) enum Suite {
     BullseyeSecurity,
     /// Debian 12 with its security updates
     Bookworm,
+    /// What Debian 12 is compiled from
+    BookwormSources,
     /// Debian 13
     Trixie,
     /// Newer packages for Debian 13
@@ -55,15 +57,31 @@ impl Suite {
                 (Archive::Main, "bookworm"),
                 (Archive::Security, "bookworm-security"),
             ],
+            Self::BookwormSources => &[(Archive::Main, "bookworm")],
             Self::Trixie => &[(Archive::Main, "trixie")],
             Self::TrixieBackports => &[(Archive::Main, "trixie-backports")],
         }
     }
 }
 
+impl Suite {
+    /// What apt calls its lists: programs, or what they are compiled from.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::BookwormSources => "deb-src",
+            _ => "deb",
+        }
+    }
+}
+
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.sources()[0].1)
+        f.write_str(self.sources()[0].1)?;
+        f.write_str(if *self == Self::BookwormSources {
+            "-sources"
+        } else {
+            ""
+        })
     }
 }
 
@@ -135,6 +153,16 @@ impl AptRoot {
         debs_in(dir)
     }
 
+    /// Downloads what a package is compiled from (archives and their description) into `dir`; apt verifies as above.
+    pub(crate) fn download_source(&self, package: &str, dir: &Path) -> Result<()> {
+        process::output(
+            self.apt("apt-get")
+                .args(["source", "--download-only", "--quiet", package])
+                .current_dir(dir),
+        )
+        .map(drop)
+    }
+
     /// Unpacks packages into `dir` and removes them.
     pub(crate) fn unpack(&self, debs: &[PathBuf], dir: &Path) -> Result<()> {
         for deb in debs {
@@ -156,7 +184,8 @@ impl AptRoot {
             .iter()
             .map(|(archive, suite)| {
                 format!(
-                    "deb [arch=amd64 signed-by={KEYRING}] {} {suite} main\n",
+                    "{} [arch=amd64 signed-by={KEYRING}] {} {suite} main\n",
+                    self.suite.kind(),
                     mirror.of(*archive)
                 )
             })

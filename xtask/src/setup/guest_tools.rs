@@ -65,6 +65,7 @@ const GLIBC: [&str; 8] = [
 ];
 
 const LIBRARIES: &str = "lib/x86_64-linux-gnu";
+const EXTENSIONS: &str = "usr/lib/x86_64-linux-gnu/xtables";
 const LOADER: &str = "lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 
 /// The unpacked packages.
@@ -110,7 +111,7 @@ impl GuestTools {
             .map(PathBuf::from)
             .collect();
         files.extend(GLIBC.map(|library| Path::new(LIBRARIES).join(library)));
-        files.extend(self.folder("usr/lib/x86_64-linux-gnu/xtables")?);
+        files.extend(self.folder(EXTENSIONS)?);
         files.extend(self.folder("etc/iproute2")?);
         let programs: Vec<PathBuf> = files
             .iter()
@@ -118,6 +119,25 @@ impl GuestTools {
             .cloned()
             .collect();
         for program in programs {
+            files.extend(self.libraries_of(&program)?);
+        }
+        Ok(files)
+    }
+
+    /// Some programs with all that they load, extensions of iptables included, relative to the root.
+    pub(crate) fn closure_of(&self, programs: &[&str]) -> Result<BTreeSet<PathBuf>> {
+        let mut files: BTreeSet<PathBuf> = ["lib64/ld-linux-x86-64.so.2", LOADER]
+            .into_iter()
+            .chain(programs.iter().copied())
+            .map(PathBuf::from)
+            .collect();
+        files.extend(self.folder(EXTENSIONS)?);
+        let loading: Vec<PathBuf> = files
+            .iter()
+            .filter(|file| self.is_elf(file))
+            .cloned()
+            .collect();
+        for program in loading {
             files.extend(self.libraries_of(&program)?);
         }
         Ok(files)

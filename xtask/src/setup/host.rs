@@ -20,6 +20,17 @@ const TOOLS: [(&str, &str); 4] = [
     ("nft", "nftables"),
 ];
 
+/// What a Kubernetes node and its set-up call, and the Debian package each is in.
+const NODE_TOOLS: [(&str, &str); 7] = [
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
+    ("iptables", "iptables"),
+    ("mount", "mount"),
+    ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
+    ("unshare", "util-linux"),
+];
+
 /// Returns QEMU for x86-64.
 pub(crate) fn qemu(context: &Context) -> Result<PathBuf> {
     let program = program(context, "qemu-system-x86_64", "qemu-system-x86")?;
@@ -29,8 +40,17 @@ pub(crate) fn qemu(context: &Context) -> Result<PathBuf> {
 
 /// Makes sure of the network tools; returns the folder of the first.
 pub(crate) fn tools(context: &Context) -> Result<PathBuf> {
+    all(context, &TOOLS)
+}
+
+/// Makes sure of what a node needs; returns the folder of the last.
+pub(crate) fn node_tools(context: &Context) -> Result<PathBuf> {
+    all(context, &NODE_TOOLS)
+}
+
+fn all(context: &Context, tools: &[(&str, &str)]) -> Result<PathBuf> {
     let mut found = PathBuf::new();
-    for (tool, package) in TOOLS {
+    for (tool, package) in tools {
         found = program(context, tool, package)?;
     }
     Ok(found.parent().map_or(found.clone(), Path::to_path_buf))

@@ -8,11 +8,14 @@
 
 mod apt;
 mod cargo_tools;
+mod cluster_tools;
 mod core_sources;
 mod envoy;
 mod guest_tools;
+mod helm;
 mod host;
 mod kernels;
+mod kubernetes;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -25,6 +28,7 @@ use thiserror::Error;
 
 use crate::cache::{Cache, Depth};
 
+pub(crate) use cluster_tools::{LIBRARIES as CLUSTER_LIBRARIES, PLUGIN_DIR as CLUSTER_PLUGIN_DIR};
 pub(crate) use guest_tools::GuestTools;
 pub(crate) use kernels::KernelFiles;
 
@@ -68,6 +72,14 @@ pub(crate) enum Component {
     Envoy,
     /// Checks licences, advisories and duplicate dependencies
     CargoDeny,
+    /// API server, controllers, scheduler, kubelet and kube-proxy, compiled here
+    Kubernetes,
+    /// etcd, containerd, runc, network plugins, kubectl and Prometheus of the test cluster
+    ClusterTools,
+    /// Network tools of this machine that a node needs
+    NodeTools,
+    /// Installs the chart
+    Helm,
 }
 
 /// A kernel of the test matrix.
@@ -179,6 +191,10 @@ fn make(component: Component, depth: Depth) -> Result<PathBuf> {
         Component::HostTools => host::tools(&context),
         Component::Envoy => envoy::make(&context),
         Component::CargoDeny => cargo_tools::make(&context, &cargo_tools::CARGO_DENY),
+        Component::Kubernetes => kubernetes::make(&context),
+        Component::ClusterTools => cluster_tools::make(&context),
+        Component::NodeTools => host::node_tools(&context),
+        Component::Helm => helm::make(&context),
     }
 }
 
