@@ -174,7 +174,7 @@ pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
             errno,
             refused_at,
             outcome: forget(outcome(errno).into(), errno.into()) as u8,
-            retransmits: 0,
+            retransmits: (*pending).retransmits as u8,
         };
         set_arrival(&mut key, (*pending).decision, refused_at);
         edges::count(&key, &(*pending).task, detail.outcome, NO_DURATION);

@@ -20,6 +20,8 @@ mod identity;
 mod laws;
 #[path = "engine/live_rules.rs"]
 mod live_rules;
+#[path = "engine/lost.rs"]
+mod lost;
 #[path = "engine/replay.rs"]
 mod replay;
 #[path = "engine/reused.rs"]

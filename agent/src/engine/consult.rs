@@ -39,6 +39,7 @@ impl Engine {
             self.retry();
         }
         self.reread_dns(netns);
+        self.blame_again(netns);
         self.findings.touched = true;
     }
 

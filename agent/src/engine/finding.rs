@@ -70,7 +70,9 @@ codes! {
     StuckNoListener = "stuck-no-listener", Critical;
     StuckNotAccepting = "stuck-not-accepting", Critical;
     StuckUpstreamRefused = "stuck-upstream-refused", Warning;
+    StuckUpstreamTimeout = "stuck-upstream-timeout", Warning;
     StuckAppRefused = "stuck-app-refused", Critical;
+    FailNetfilterDrop = "fail-netfilter-drop", Warning;
     AgentDegraded = "agent-degraded", Warning;
 }
 

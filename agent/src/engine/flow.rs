@@ -256,7 +256,7 @@ impl Engine {
         if outcome == Outcome::Established && key.direction == Direction::Outbound {
             self.ledger.handshakes(b.pod, leg, &b.delta.duration);
         }
-        let judged = Judged {
+        let mut judged = Judged {
             at: self.now,
             pod: b.pod,
             key,
@@ -269,8 +269,10 @@ impl Engine {
             verdict,
             refusals: self.refusals(b, leg, outcome, n),
             explained: explained.as_ref(),
+            stopped: false,
             outdates_rules: self.outdates_rules(b.pod, &b.view, key, verdict),
         };
+        judged.stopped = self.count_stopped(b.pod, key, outcome, &diagnose::sample(&judged));
         self.diagnose(&judged);
         (leg, verdict)
     }

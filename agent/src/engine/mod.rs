@@ -5,6 +5,7 @@
 //! recording of a customer's node a test.
 
 mod binding;
+mod blame;
 mod board;
 mod consult;
 mod datagrams;
@@ -32,6 +33,7 @@ mod signals;
 mod sockets;
 mod surroundings;
 mod top;
+mod unanswered;
 mod verdict;
 mod watch;
 mod why;

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use super::{
+    blame::Lost,
     diagnose,
     directory::Who,
     edges::Comm,
@@ -22,21 +23,7 @@ impl Engine {
     pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::FirstSeen { key, process } => self.names(&key, &process),
-            Signal::Failed {
-                key,
-                refused_at,
-                process,
-                ..
-            } => {
-                self.names(&key, &process);
-                if let Some(port) = refused_at {
-                    self.met_nobody(&key, port, &process);
-                }
-            }
-            Signal::Stalled { key, process, .. } => {
-                self.names(&key, &process);
-                self.stalled(&key);
-            }
+            Signal::Failed { .. } | Signal::Stalled { .. } => self.not_established(&signal),
             Signal::NoListener {
                 netns,
                 port,
@@ -77,6 +64,48 @@ impl Engine {
                 },
             ),
         }
+    }
+
+    /// A connection failed, or hangs.
+    fn not_established(&mut self, signal: &Signal) {
+        let (key, process, lost) = match signal {
+            Signal::Failed {
+                key,
+                refused_at: Some(port),
+                process,
+                ..
+            } => {
+                self.names(key, process);
+                self.met_nobody(key, *port, process);
+                return;
+            }
+            Signal::Failed {
+                key,
+                outcome,
+                process,
+                after_us,
+                retransmits,
+                ..
+            } => (key, process, (Some(*outcome), *retransmits, *after_us)),
+            Signal::Stalled {
+                key,
+                process,
+                retransmits,
+            } => (key, process, (None, *retransmits, 0)),
+            _ => return,
+        };
+        self.names(key, process);
+        let (outcome, resent, after_us) = lost;
+        if outcome.is_none() {
+            self.stalled(key);
+        }
+        self.lost(&Lost {
+            key,
+            process,
+            outcome,
+            resent,
+            after_us,
+        });
     }
 
     fn names(&mut self, key: &EdgeKey, process: &Process) {

@@ -80,8 +80,7 @@ impl<'a> Surroundings<'a> {
         {
             return Some(at);
         }
-        self.scene(pod)
-            .and_then(|scene| diagnose::ripe(case, Some(&scene)))
+        diagnose::ripe(case, self.scene(pod).as_ref())
     }
 
     pub(super) fn render(&self, case: &Case) -> Finding {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{
     Reason,
     facts::View,
+    unanswered::Unanswered,
     verdict::{Expected, Party, Path},
 };
 use crate::{
@@ -70,6 +71,8 @@ pub(super) struct Watch {
     pub(super) direct: Grid<u64>,
     /// Handshakes to the proxy that hang or ended without an answer.
     pub(super) hanging: u64,
+    /// Handshakes that nobody answers.
+    pub(super) unanswered: Unanswered,
     /// Destinations that refuse the proxy: its app's, and others.
     app: BTreeMap<SocketAddr, Refusals>,
     upstream: BTreeMap<SocketAddr, Refusals>,
@@ -104,6 +107,10 @@ impl Watch {
         if view.party == Party::Proxy && direction == Direction::Outbound {
             self.app.remove(&key.remote);
             self.upstream.remove(&key.remote);
+        }
+        // A connection that was captured was answered by the proxy, not by its destination.
+        if direction == Direction::Outbound && view.path != Path::Capture {
+            self.unanswered.answered(key.remote);
         }
     }
 

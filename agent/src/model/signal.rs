@@ -189,6 +189,9 @@ pub enum Signal {
         process: Process,
         /// Microseconds from connect(2) to the end.
         after_us: u64,
+        /// SYNs sent again.
+        #[serde(default)]
+        retransmits: u8,
     },
     /// A SYN had to be sent again: the handshake hangs. Told at the first retransmit and
     /// at powers of two after it.

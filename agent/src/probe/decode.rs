@@ -138,6 +138,7 @@ pub(super) fn signal(event: &abi::Event, at: Time) -> Option<Signal> {
             refused_at: (event.refused_at != 0).then_some(event.refused_at),
             process: process(&event.task),
             after_us: event.after_us,
+            retransmits: event.retransmits,
         },
         abi::EVENT_STALLED => Signal::Stalled {
             key: edge_key(key),

@@ -157,6 +157,7 @@ fn any_signal() -> impl Strategy<Value = Signal> {
             refused_at,
             process: process("y"),
             after_us: 1,
+            retransmits: 0,
         }),
         any_key().prop_map(|key| Signal::Stalled {
             key,

@@ -177,6 +177,7 @@ fn proxy_killed() -> Node {
         refused_at: Some(OUT),
         process: process("curl"),
         after_us: 40,
+        retransmits: 0,
     });
     node.keep(3, &[delta(key, refused(2))]);
     node

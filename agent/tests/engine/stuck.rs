@@ -15,6 +15,7 @@ pub(crate) fn failed(key: EdgeKey, refused_at: Option<u16>) -> Signal {
         refused_at,
         process: process("curl"),
         after_us: 50,
+        retransmits: 0,
     }
 }
 

@@ -10,6 +10,7 @@ mod agent;
 mod ambient;
 mod bypass;
 mod datagram;
+mod lost;
 mod remedy;
 mod ripe;
 mod spec;
@@ -21,6 +22,7 @@ use std::net::SocketAddr;
 pub(super) use agent::coverage;
 pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
 pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
+pub(super) use lost::{Stop, hang_sample, stopped, upstream_hangs};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use stuck::{nobody, queue, refused_capture, signal_sample, signalled_refusal};
@@ -60,6 +62,8 @@ pub(super) struct Judged<'a> {
     pub(super) refusals: Option<Refusals>,
     /// What the live rules say, if it should have been captured and was not.
     pub(super) explained: Option<&'a Explained>,
+    /// A rule of its own pod stopped it, which is told as such.
+    pub(super) stopped: bool,
     /// It was captured, and the rules that did it are about to be read.
     pub(super) outdates_rules: bool,
 }
@@ -115,12 +119,23 @@ pub(super) fn connection(
             bypass::intercepted(j, scene, findings, render);
             stuck::intercepted(j, findings, render);
         }
+        // One cause, one finding.
+        Verdict::Stuck { .. } | Verdict::Failed if j.stopped => {}
         Verdict::Stuck { .. } if wrong_port(j) => {
             bypass::bypassed(j, scene, Reason::RulesPartial, findings, render);
         }
-        Verdict::Stuck { .. } => stuck::stuck(j, scene, findings),
-        Verdict::Failed => stuck::failed(j, scene, findings),
-        Verdict::Neutral => stuck::succeeded(j, scene, findings, render),
+        Verdict::Stuck { .. } => {
+            stuck::stuck(j, scene, findings);
+            lost::timed_out(j, findings);
+        }
+        Verdict::Failed => {
+            stuck::failed(j, scene, findings);
+            lost::timed_out(j, findings);
+        }
+        Verdict::Neutral => {
+            stuck::succeeded(j, scene, findings, render);
+            lost::answered(j, scene, findings, render);
+        }
     }
 }
 
@@ -130,7 +145,8 @@ fn wrong_port(j: &Judged<'_>) -> bool {
     j.explained.is_some_and(partial)
 }
 
-fn sample(j: &Judged<'_>) -> Sample {
+/// A judged connection as evidence.
+pub(super) fn sample(j: &Judged<'_>) -> Sample {
     let destination = match j.key.direction {
         Direction::Outbound => j.key.remote,
         Direction::Inbound => SocketAddr::new(j.key.remote.ip(), j.key.local_port),

@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// The remedy of a case.
+// lint: long because it is one table, an arm for each code.
 pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {
     let container = case
         .containers
@@ -65,6 +66,9 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             top.first().map_or_else(String::new, |(d, _)| d.to_string())
         ),
         Code::StuckAppRefused => app_refused(case, port),
+        Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
+            super::lost::remedy(case, top.first().map(|(to, _)| *to))
+        }
         Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),
     }
 }

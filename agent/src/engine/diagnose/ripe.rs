@@ -21,9 +21,12 @@ const APP_START_US: u64 = 30_000_000;
 
 /// When a pending case may be opened; `None` if it needs more evidence first.
 /// `scene` is `None` for cases about the agent, and for pods without an intent.
+// lint: long because it is one table, an arm for each code.
 pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<Time> {
     let Some(scene) = scene else {
-        return (case.code == Code::AgentDegraded).then_some(case.first);
+        // Rules stop connections of pods in no mesh as well.
+        let alone = matches!(case.code, Code::AgentDegraded | Code::FailNetfilterDrop);
+        return alone.then_some(case.first);
     };
     let since = scene.entry.since;
     let spans = case.last.micros_since(case.first);
@@ -31,9 +34,11 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         return None;
     }
     match case.code {
-        Code::BypassExcluded | Code::StuckNotAccepting | Code::StuckUpstreamRefused => {
-            Some(case.first)
-        }
+        Code::BypassExcluded
+        | Code::StuckNotAccepting
+        | Code::StuckUpstreamRefused
+        | Code::FailNetfilterDrop => Some(case.first),
+        Code::StuckUpstreamTimeout => super::lost::ripe(case, scene),
         Code::AgentDegraded => Some(case.first),
         // Of these the spec is enough: see there.
         Code::BypassSharedUid

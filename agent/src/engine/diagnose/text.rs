@@ -49,6 +49,7 @@ fn container(case: &Case, entry: Option<&PodEntry>) -> Option<String> {
     Some(container.name.clone())
 }
 
+// lint: long because it is one table, an arm for each code.
 fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
     let pod = entry.map_or_else(String::new, |e| e.pod.key.to_string());
     let n = plural(case.connections, "connection");
@@ -106,6 +107,9 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         }
         Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
         Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
+        Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
+            super::lost::summary(case, &pod, &n, &to)
+        }
         Code::AgentDegraded => degraded(case),
     }
 }
@@ -300,7 +304,9 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::BypassHostNetwork
         | Code::MeshConflict
         | Code::StuckUpstreamRefused
+        | Code::StuckUpstreamTimeout
         | Code::StuckAppRefused
+        | Code::FailNetfilterDrop
         | Code::AgentDegraded => {}
     }
 }

@@ -13,8 +13,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-pub(super) use words::seen;
 use words::{ago, one_line, removed_facts, strays};
+pub(super) use words::{seen, who};
 
 use super::{
     Reason,

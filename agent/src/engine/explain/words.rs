@@ -50,7 +50,8 @@ pub(super) fn removed_facts(
     }
 }
 
-fn who(change: &RulesChange) -> String {
+/// Who changed rules.
+pub(in crate::engine) fn who(change: &RulesChange) -> String {
     let process = &change.process;
     format!(
         "process {}[{}], user {}, in {}",

@@ -1,0 +1,293 @@
+//! Who stopped a connection: the rules of its own pod, those of the pod it was for, or nobody
+//! that is known here.
+//!
+//! Asked when a handshake is not answered or is refused, and again when rules are read: the
+//! first sign of a silent destination also asks for the rules as they are now.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{
+    Code,
+    diagnose::{self, Stop},
+    directory::{PodId, Who},
+    edges::Comm,
+    explain,
+    facts::{self, View},
+    findings::{Case, Sample},
+    machine::Engine,
+    surroundings::Surroundings,
+    unanswered::{Hang, PATIENCE_US, Sign},
+    verdict::{Party, Path},
+};
+use crate::{
+    model::{Direction, EdgeKey, Family, NetnsId, Outcome, Process},
+    rules::{self, Connection, Protocol},
+};
+
+/// What did not answer is asked about again for so long when rules are read.
+const ASK_AGAIN_US: u64 = 10_000_000;
+/// Destinations of a case that are asked about when rules are read.
+const ASKED: usize = 8;
+
+/// A connection that did not come about, as the kernel tells of it.
+pub(super) struct Lost<'a> {
+    pub(super) key: &'a EdgeKey,
+    pub(super) process: &'a Process,
+    /// How it ended; absent: it still waits.
+    pub(super) outcome: Option<Outcome>,
+    /// SYNs sent again.
+    pub(super) resent: u8,
+    pub(super) after_us: u64,
+}
+
+impl Lost<'_> {
+    /// Nobody answered, as far as the caller waited.
+    fn is_silent(&self) -> bool {
+        match self.outcome {
+            None => true,
+            Some(Outcome::Aborted) => self.resent > 0 || self.after_us >= PATIENCE_US,
+            Some(Outcome::TimedOut) => true,
+            Some(_) => false,
+        }
+    }
+}
+
+impl Engine {
+    /// A connection hangs or failed: remembers who does not answer, and asks the rules.
+    pub(super) fn lost(&mut self, lost: &Lost<'_>) {
+        let key = lost.key;
+        let Who::Pod { pod, container, .. } = self.known.directory.who(&key.owner) else {
+            return;
+        };
+        let Some(view) = self.view(pod, container, key) else {
+            return;
+        };
+        let process = Comm::of(lost.process);
+        if lost.is_silent() {
+            self.known.rulebook.ask(self.now, key.owner.netns);
+            // Its end after SYNs were sent again was told by those.
+            if lost.outcome.is_none() || lost.resent == 0 {
+                let sign = Sign {
+                    key: *key,
+                    container,
+                    process,
+                    resent: lost.resent,
+                    upstream: is_upstream(&view),
+                };
+                let watch = self.known.watches.entry(pod).or_default();
+                let hang = watch.unanswered.note(self.now, &sign);
+                self.blame(pod, &hang);
+            }
+        } else if let Some(outcome) = lost.outcome
+            && let Some(stop) = self.stop_of(pod, key, outcome)
+        {
+            let sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
+            self.file_stop(&stop, pod, key, sample);
+        }
+    }
+
+    /// Files what is known about a destination that does not answer.
+    fn blame(&mut self, pod: PodId, hang: &Hang) {
+        let stop = self.stop_of(pod, &hang.key, Outcome::TimedOut);
+        let own = stop.as_ref().is_some_and(|stop| stop.pod == pod);
+        if let Some(stop) = &stop {
+            self.file_stop(stop, pod, &hang.key, diagnose::hang_sample(hang));
+        }
+        if own {
+            self.explained_by_own_rules(pod, hang.key.remote);
+        } else if hang.upstream {
+            let by = stop.map(|stop| self.stop_in_words(&stop));
+            diagnose::upstream_hangs(self.now, pod, hang, by, &mut self.findings);
+        }
+    }
+
+    fn stop_in_words(&self, stop: &Stop) -> String {
+        let pod = self.known.directory.pod(stop.pod);
+        let pod = pod.map_or_else(String::new, |entry| entry.pod.key.to_string());
+        format!("{} of {pod}", stop.step)
+    }
+
+    /// The pod's own rules are the root: what was suspected beside them is taken back.
+    fn explained_by_own_rules(&mut self, pod: PodId, to: SocketAddr) {
+        let watch = self.known.watches.entry(pod).or_default();
+        watch.unanswered.explain(to);
+        if watch.unanswered.upstreams().next().is_none() {
+            let surroundings = Surroundings::of(&self.known);
+            let render = |case: &Case| surroundings.render(case);
+            self.findings.absorb(
+                self.now,
+                pod,
+                Code::FailNetfilterDrop,
+                Code::StuckUpstreamTimeout,
+                &render,
+            );
+        }
+    }
+
+    /// Counts a connection of a drain under the rule that stopped it; whether one did.
+    pub(super) fn count_stopped(
+        &mut self,
+        pod: PodId,
+        key: &EdgeKey,
+        outcome: Outcome,
+        sample: &Sample,
+    ) -> bool {
+        if outcome == Outcome::Established || key.direction == Direction::Inbound {
+            return false;
+        }
+        // A caller may give up for many reasons; it counts where silence was seen already.
+        let silent = |pod| {
+            let watch = self.known.watches.get(&pod);
+            watch.is_some_and(|watch| watch.unanswered.is_silent(key.remote))
+        };
+        if outcome == Outcome::Aborted && !silent(pod) {
+            return false;
+        }
+        let Some(stop) = self.stop_of(pod, key, outcome) else {
+            return false;
+        };
+        self.file_stop(&stop, pod, key, sample.clone());
+        stop.pod == pod
+    }
+
+    fn file_stop(&mut self, stop: &Stop, from: PodId, key: &EdgeKey, mut sample: Sample) {
+        if stop.pod != from {
+            // What belongs to the pod that dialed says nothing about the one that was dialed.
+            sample.direction = Direction::Inbound;
+            sample.destination = SocketAddr::new(key.local, key.remote.port());
+            sample.process = None;
+            sample.ids = None;
+            sample.container = None;
+        }
+        diagnose::stopped(self.now, stop, &sample, &mut self.findings);
+    }
+
+    /// The rule that stops a connection which ended so: one of its own pod, or one of the pod it
+    /// was for, if that is on this node.
+    fn stop_of(&mut self, pod: PodId, key: &EdgeKey, outcome: Outcome) -> Option<Stop> {
+        if key.direction == Direction::Inbound {
+            return None;
+        }
+        let own = self.known.directory.own_addresses(pod);
+        let connection = explain::connection(Protocol::Tcp, key, &own);
+        let stop = self.stopped_in(pod, &connection).or_else(|| {
+            let (other, netns) = self.known.directory.pod_at(key.remote.ip(), pod)?;
+            self.known.rulebook.ask(self.now, netns);
+            let connection = self.as_received(other, key);
+            self.stopped_in(other, &connection)
+        })?;
+        stop.explains(outcome).then_some(stop)
+    }
+
+    /// A connection as the pod it was for receives it.
+    fn as_received(&self, other: PodId, key: &EdgeKey) -> Connection {
+        let own = self.known.directory.own_addresses(other);
+        let from = SocketAddr::new(key.local, 0);
+        Connection::inbound(Protocol::Tcp, from, key.remote, Some(own))
+    }
+
+    /// The rule in a pod's namespace that stops a connection, if its rules are known.
+    fn stopped_in(&self, pod: PodId, connection: &Connection) -> Option<Stop> {
+        let entry = self.known.directory.pod(pod)?;
+        if entry.pod.host_network {
+            return None;
+        }
+        let page = self.known.rulebook.of(entry.netns?)?;
+        let now = page.read_since(entry.since)?;
+        if !now.is_known(connection.family()) {
+            return None;
+        }
+        let path = rules::evaluate(&now.rules, connection);
+        let stops = matches!(
+            path.outcome,
+            rules::Outcome::Dropped | rules::Outcome::Rejected
+        );
+        let step = path.decided_by.filter(|_| stops)?;
+        Some(Stop {
+            pod,
+            how: path.outcome,
+            step,
+            by: now.by.as_ref().map(explain::who),
+        })
+    }
+
+    /// Rules were read: what waited for them is asked about again, and what they no longer stop
+    /// is over.
+    pub(super) fn blame_again(&mut self, netns: NetnsId) {
+        let Some(pod) = self.known.directory.pod_of(netns) else {
+            return;
+        };
+        let own = self.known.directory.own_addresses(pod);
+        let now = self.now;
+        let concerns = |id: PodId, hang: &Hang| id == pod || own.contains(&hang.key.remote.ip());
+        let hangs: Vec<(PodId, Hang)> = (self.known.watches.iter())
+            .flat_map(|(id, watch)| {
+                let recent = watch.unanswered.recent(now, ASK_AGAIN_US);
+                recent.map(|hang| (*id, *hang))
+            })
+            .filter(|(id, hang)| concerns(*id, hang))
+            .collect();
+        for (id, hang) in hangs {
+            self.blame(id, &hang);
+        }
+        self.close_stops(pod, &own);
+    }
+
+    fn close_stops(&mut self, pod: PodId, own: &[IpAddr]) {
+        let Some(case) = self.findings.get(pod, Code::FailNetfilterDrop) else {
+            return;
+        };
+        let Some(direction) = case.direction().filter(|_| case.is_current()) else {
+            return;
+        };
+        let ids = case.ids.most(1).first().map(|(ids, _)| *ids);
+        let stops = case.destinations.most(ASKED).into_iter().any(|(to, _)| {
+            let connection = again(direction, to, own, ids);
+            connection.is_none_or(|connection| self.stopped_in(pod, &connection).is_some())
+        });
+        if !stops {
+            let surroundings = Surroundings::of(&self.known);
+            let render = |case: &Case| surroundings.render(case);
+            self.findings
+                .resolve(self.now, Some(pod), Code::FailNetfilterDrop, &render);
+        }
+    }
+
+    fn view(&self, pod: PodId, container: Option<u16>, key: &EdgeKey) -> Option<View> {
+        let entry = self.known.directory.pod(pod)?;
+        let own = self.known.directory.own_addresses(pod);
+        Some(facts::look(key, entry, container, &own))
+    }
+}
+
+/// Whether it is the proxy's and leaves the pod.
+fn is_upstream(view: &View) -> bool {
+    view.party == Party::Proxy && matches!(view.path, Path::Direct | Path::Lost)
+}
+
+/// A connection of a case, made anew.
+fn again(
+    direction: Direction,
+    to: SocketAddr,
+    own: &[IpAddr],
+    ids: Option<(u32, u32)>,
+) -> Option<Connection> {
+    let family = Family::of(to.ip());
+    let local = own.iter().copied().find(|ip| Family::of(*ip) == family)?;
+    let all = Some(own.to_vec());
+    Some(match direction {
+        Direction::Inbound => Connection::inbound(
+            Protocol::Tcp,
+            SocketAddr::new(to.ip(), 0),
+            SocketAddr::new(local, to.port()),
+            all,
+        ),
+        Direction::Outbound => {
+            let made = Connection::outbound(Protocol::Tcp, SocketAddr::new(local, 0), to, all);
+            match ids {
+                Some((uid, gid)) => made.owned_by(uid, gid),
+                None => made,
+            }
+        }
+    })
+}

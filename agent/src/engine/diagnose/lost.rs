@@ -1,0 +1,211 @@
+//! Handshakes that end nowhere: an upstream that does not answer, and rules of this node that
+//! drop or reject.
+//!
+//! A rule is only blamed when two sources agree: the live rules would stop this very connection,
+//! and it was seen to be stopped in that way. A dropped connection is silent, a rejected one is
+//! refused; whoever was refused under rules that drop was refused by somebody else.
+
+use std::net::SocketAddr;
+
+use super::{Judged, Scene};
+use crate::{
+    engine::{
+        Code, Leg,
+        directory::PodId,
+        findings::{Case, Findings, Render, Sample},
+        unanswered::Hang,
+    },
+    model::{Family, Outcome, Time},
+    rules::{Hook, Outcome as Ruled, Step},
+};
+
+/// A rule that stops a connection, and the pod in whose namespace it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine) struct Stop {
+    pub(in crate::engine) pod: PodId,
+    /// [`Ruled::Dropped`] or [`Ruled::Rejected`].
+    pub(in crate::engine) how: Ruled,
+    pub(in crate::engine) step: Step,
+    /// Who wrote the rules, where that was told.
+    pub(in crate::engine) by: Option<String>,
+}
+
+impl Stop {
+    /// Whether a connection that ended so may have been stopped so. Nobody tells a socket of a
+    /// dropped SYN; of a rejected one its first report may come too early to be heard.
+    pub(in crate::engine) fn explains(&self, outcome: Outcome) -> bool {
+        match outcome {
+            Outcome::TimedOut | Outcome::Aborted => true,
+            Outcome::Refused | Outcome::Unreachable | Outcome::Failed => {
+                self.how == Ruled::Rejected
+            }
+            Outcome::Established => false,
+        }
+    }
+}
+
+/// A connection was stopped by a rule of this node.
+pub(in crate::engine) fn stopped(at: Time, stop: &Stop, sample: &Sample, findings: &mut Findings) {
+    let case = findings.note(at, Some(stop.pod), Code::FailNetfilterDrop);
+    case.add(sample);
+    case.state(at, "rule", stop.step.to_string());
+    case.state(at, "hook", place(&stop.step));
+    let how = match stop.how {
+        Ruled::Rejected => "rejected",
+        _ => "dropped",
+    };
+    case.state(at, "ruled", how.to_owned());
+    if let Some(by) = &stop.by {
+        case.state(at, "changed_by", by.clone());
+    }
+    case.witnesses
+        .insert("the live rules stop this very connection");
+    case.witnesses.insert(match stop.how {
+        Ruled::Rejected => "it was refused",
+        _ => "it was not answered",
+    });
+}
+
+/// Hook, kind and family of a rule, in words.
+fn place(step: &Step) -> String {
+    let hook = step.hook.map_or("no hook", hook_name);
+    let Step {
+        table,
+        chain,
+        family,
+        ..
+    } = step;
+    format!("{hook}, table {table}, chain {chain}, {}", family.as_str())
+}
+
+const fn hook_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
+        Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
+    }
+}
+
+/// An upstream does not answer the proxy. `dropped_by`: a rule of another pod of this node.
+pub(in crate::engine) fn upstream_hangs(
+    at: Time,
+    pod: PodId,
+    hang: &Hang,
+    dropped_by: Option<String>,
+    findings: &mut Findings,
+) {
+    let case = findings.note(at, Some(pod), Code::StuckUpstreamTimeout);
+    case.first = case.first.min(hang.first);
+    case.add(&hang_sample(hang));
+    if hang.is_run() {
+        case.state(
+            at,
+            "unanswered",
+            format!(
+                "{} connections to {}, {} SYNs sent again, none answered between",
+                hang.connections, hang.key.remote, hang.resent
+            ),
+        );
+    }
+    case.witnesses.insert("SYNs are sent again");
+    if let Some(text) = dropped_by {
+        case.witnesses.insert("a rule of this node drops them");
+        case.state(at, "dropped_by", text);
+    }
+}
+
+/// A hang as evidence; connections are counted when they end.
+pub(in crate::engine) fn hang_sample(hang: &Hang) -> Sample {
+    let owner = &hang.key.owner;
+    Sample {
+        direction: hang.key.direction,
+        family: Family::of(hang.key.remote.ip()),
+        destination: hang.key.remote,
+        process: hang.process,
+        ids: Some((owner.uid, owner.gid)),
+        container: hang.container,
+        n: 0,
+    }
+}
+
+/// The proxy's connection ended without an answer: counted where it is told of already.
+pub(super) fn timed_out(j: &Judged<'_>, findings: &mut Findings) {
+    let silent = matches!(j.outcome, Outcome::TimedOut | Outcome::Aborted);
+    let told = |case: &Case| {
+        let all = case.destinations.most(32);
+        case.is_current() && all.iter().any(|(to, _)| *to == j.key.remote)
+    };
+    if silent
+        && j.leg == Leg::ProxyToUpstream
+        && findings
+            .get(j.pod, Code::StuckUpstreamTimeout)
+            .is_some_and(told)
+    {
+        let case = findings.note(j.at, Some(j.pod), Code::StuckUpstreamTimeout);
+        case.add(&super::sample(j));
+    }
+}
+
+/// An answer: over, if nothing else is silent.
+pub(super) fn answered(
+    j: &Judged<'_>,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
+    if j.leg == Leg::ProxyToUpstream && scene.watch.unanswered.upstreams().next().is_none() {
+        findings.resolve(j.at, Some(j.pod), Code::StuckUpstreamTimeout, render);
+    }
+}
+
+/// When a silent upstream may be told: when it is a run, and the rules of the pod were read
+/// since it began or are not to be had.
+pub(super) fn ripe(case: &Case, scene: &Scene<'_>) -> Option<Time> {
+    /// Rules asked for are there by then, or will not be.
+    const RULES_US: u64 = 3_500_000;
+    scene.watch.unanswered.upstreams().find(|h| h.is_run())?;
+    let read = scene.live_rules().is_some_and(|now| now.last >= case.first);
+    let wait = if read { 0 } else { RULES_US };
+    Some(case.first.plus_micros(wait))
+}
+
+/// In one sentence.
+pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
+    match case.code {
+        Code::FailNetfilterDrop => {
+            let how = case.fact("ruled").unwrap_or("dropped");
+            let rule = case.fact("rule").unwrap_or("a rule");
+            match case.direction() {
+                Some(crate::model::Direction::Inbound) => {
+                    format!("connections to {pod} are {how} by a rule in its namespace: {rule}")
+                }
+                _ => format!(
+                    "connections of {pod} to {to} are {how} by a rule in its namespace: {rule}"
+                ),
+            }
+        }
+        _ if case.connections == 0 => format!("{to} does not answer the proxy of {pod}"),
+        _ => format!("{to} does not answer the proxy of {pod}: {n} given up"),
+    }
+}
+
+/// What to change.
+pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
+    if case.code == Code::FailNetfilterDrop {
+        let rule = case.fact("rule").unwrap_or("the rule");
+        let who = case.fact("changed_by").map_or_else(
+            || "a network policy, a CNI plugin or a script".to_owned(),
+            |by| format!("it was last changed by {by}"),
+        );
+        return format!(
+            "If this is not meant, take away or narrow the rule `{rule}` at whoever writes it ({who}), not by hand: it would come back."
+        );
+    }
+    let to = to.map_or_else(String::new, |to| to.to_string());
+    case.fact("dropped_by").map_or_else(
+        || format!("Find out who drops packets to {to}: a network policy, a security group or firewall between the nodes, an endpoint of a node that is gone; at the destination itself an accept queue that is full. `sidestep findings` on its node shows what is dropped there."),
+        |by| format!("Change the rule that drops them: {by}."),
+    )
+}

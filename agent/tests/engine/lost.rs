@@ -1,0 +1,186 @@
+//! Connections that nobody answers or that rules stop, each beside its healthy twin.
+
+use sidestep::{
+    engine::{Change, Code, Confidence, Input},
+    model::{Arrival, CgroupId, ContainerKind, Counts, EdgeKey, NetnsId, Outcome, Signal},
+    rules::{Backend, parse_save},
+};
+
+use crate::{
+    kit::*,
+    live_rules::{self, WHOLE, reading},
+};
+
+const TO: &str = "10.9.0.1:80";
+
+fn stalled(key: EdgeKey, retransmits: u8) -> Signal {
+    Signal::Stalled {
+        key,
+        retransmits,
+        process: process("envoy"),
+    }
+}
+
+fn failed(key: EdgeKey, outcome: Outcome, retransmits: u8, after_us: u64) -> Signal {
+    Signal::Failed {
+        key,
+        outcome,
+        errno: 0,
+        refused_at: None,
+        process: process("envoy"),
+        after_us,
+        retransmits,
+    }
+}
+
+fn upstream() -> EdgeKey {
+    out(PROXY, PROXY_UID, TO, Arrival::Nowhere)
+}
+
+fn timed_out(n: u64) -> Counts {
+    Counts {
+        timed_out: n,
+        ..Counts::default()
+    }
+}
+
+fn filter(rules: &str) -> Input {
+    live_rules::whole(&format!(
+        "{WHOLE}*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{rules}\nCOMMIT\n"
+    ))
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_is_told_while_it_is_waited_for() {
+    let mut node = live_rules::with(WHOLE);
+    node.signal(stalled(upstream(), 1));
+    node.pass(1.0);
+    assert_eq!(node.open(), []);
+    // The rules, read again: nothing in them.
+    node.give(live_rules::whole(WHOLE));
+    node.signal(stalled(upstream(), 2));
+    let finding = node.only(Code::StuckUpstreamTimeout);
+    let facts = facts(&finding);
+    assert!(facts.contains("2 SYNs sent again"), "{facts}");
+    assert!(facts.contains(TO) && facts.contains("envoy[42]"), "{facts}");
+    node.edge(upstream(), timed_out(1));
+    assert_eq!(node.only(Code::StuckUpstreamTimeout).connections, 1);
+    node.edge(upstream(), established(1));
+    assert_eq!(node.open(), []);
+}
+
+#[test]
+fn callers_with_little_patience_add_up() {
+    let mut node = live_rules::with(WHOLE);
+    for _ in 0..3 {
+        node.signal(failed(upstream(), Outcome::Aborted, 0, 250_000));
+        node.pass(0.6);
+    }
+    node.pass(3.0);
+    assert_eq!(node.open(), [Code::StuckUpstreamTimeout]);
+}
+
+#[test]
+fn bad_luck_is_not_told() {
+    let mut node = live_rules::with(WHOLE);
+    // One SYN lost, twice, with an answer between; callers that change their mind at once; the app's own.
+    node.signal(stalled(upstream(), 1));
+    node.edge(upstream(), established(1));
+    node.signal(stalled(upstream(), 1));
+    for _ in 0..20 {
+        node.signal(failed(upstream(), Outcome::Aborted, 0, 50));
+    }
+    node.signal(stalled(out(APP, 1000, "10.9.0.2:80", Arrival::Nowhere), 2));
+    node.pass(60.0);
+    assert_eq!(node.told(), []);
+}
+
+#[test]
+fn a_rule_of_the_pod_is_the_root_and_the_only_finding() {
+    let mut node = live_rules::with(WHOLE);
+    node.signal(stalled(upstream(), 1));
+    node.give(filter("-A OUTPUT -p tcp -m tcp --dport 80 -j DROP"));
+    let finding = node.only(Code::FailNetfilterDrop);
+    assert_eq!(finding.confidence, Confidence::Certain);
+    let text = facts(&finding);
+    assert!(
+        text.contains("hook: output, table filter, chain OUTPUT, ipv4"),
+        "{text}"
+    );
+    assert!(
+        finding.remedy.contains("--dport 80 -j DROP"),
+        "{}",
+        finding.remedy
+    );
+    node.signal(stalled(upstream(), 2));
+    node.edge(upstream(), timed_out(4));
+    node.pass(5.0);
+    assert_eq!(node.only(Code::FailNetfilterDrop).connections, 4);
+    // The rule goes away.
+    node.give(live_rules::whole(WHOLE));
+    assert_eq!(node.open(), []);
+    assert_eq!(node.told(), [Code::FailNetfilterDrop]);
+}
+
+#[test]
+fn who_is_refused_under_rules_that_drop_was_refused_by_somebody_else() {
+    let mut node = Node::running();
+    node.give(filter("-A OUTPUT -p tcp -m tcp --dport 80 -j DROP"));
+    node.signal(failed(upstream(), Outcome::Refused, 0, 100));
+    node.edge(upstream(), refused(1));
+    node.pass(2.0);
+    assert_eq!(node.told(), []);
+}
+
+#[test]
+fn a_rule_that_rejects_is_no_missing_listener() {
+    let mut node = Node::running();
+    node.give(filter(
+        "-A INPUT -p tcp -m tcp --dport 15001 -j REJECT --reject-with tcp-reset",
+    ));
+    let key = out(APP, 1000, TO, Arrival::Decided(OUT));
+    node.signal(failed(key, Outcome::Refused, 0, 100));
+    node.edge(key, refused(3));
+    node.pass(3.0);
+    let finding = node.only(Code::FailNetfilterDrop);
+    assert_eq!(finding.connections, 3);
+    assert!(finding.summary.contains("rejected"), "{}", finding.summary);
+}
+
+#[test]
+fn a_rule_of_the_destination_on_this_node_is_named() {
+    const OTHER: NetnsId = NetnsId(300);
+    let mut node = live_rules::with(WHOLE);
+    let containers = vec![container("db", ContainerKind::Main, "c-db")];
+    let other = pod("db-1", "uid-3", &["10.9.0.1"], containers);
+    node.change(Change::Pod(Box::new(other)));
+    node.change(netns(OTHER, &["10.9.0.1"]));
+    node.change(cgroup(CgroupId(31), "uid-3", "c-db", OTHER));
+    let Input::Rules(mut rules) = reading(&[]) else {
+        unreachable!()
+    };
+    rules.netns = OTHER;
+    let text = "*filter\n:INPUT DROP [0:0]\n-A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\nCOMMIT\n";
+    let four = sidestep::model::Family::Ipv4;
+    parse_save(text, Backend::Nft, four, &mut rules.ruleset);
+    node.give(Input::Rules(rules));
+    node.signal(stalled(upstream(), 1));
+    node.give(live_rules::whole(WHOLE));
+    node.signal(stalled(upstream(), 2));
+    assert_eq!(
+        node.open(),
+        [Code::StuckUpstreamTimeout, Code::FailNetfilterDrop]
+    );
+    let findings = node.findings();
+    assert!(
+        facts(&findings[0]).contains("INPUT: policy drop of shop/db-1"),
+        "{findings:?}"
+    );
+    let server = &findings[1];
+    assert_eq!(server.pod.as_ref().map(|p| p.name.as_str()), Some("db-1"));
+    assert!(
+        facts(server).contains("peer: 10.0.0.5:80"),
+        "{}",
+        facts(server)
+    );
+}
