@@ -6,6 +6,7 @@
 
 mod clock;
 mod recorder;
+mod sources;
 
 use std::{
     sync::{
@@ -28,15 +29,16 @@ use crate::{
         exit::{Exit, Fault},
         profiles,
     },
-    cluster,
+    cluster::ClusterHandle,
     engine::{Board, Engine, Input},
-    model::{AgentStats, Coverage, EdgeDelta, Signal},
+    model::{AgentStats, Coverage, EdgeDelta, Loss, Signal},
     node::{self, NodeHandle, rules::Tools},
     output::{View, http, log::FindingLog},
     probe::{ProbeError, ProbeOptions, Probes},
 };
 use clock::Clock;
 use recorder::Recorder;
+use sources::sources;
 
 /// Reading the edge map and drawing the board.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -113,9 +115,7 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     };
     let node = node::spawn(node_options, send.clone())
         .context("cannot start the thread that looks at the node")?;
-    if let Some(dir) = &options.pods {
-        tokio::spawn(forward_pods(dir.clone(), profiles.variables(), send));
-    }
+    let cluster = sources(options, &config.node, &profiles, send).await?;
     let mut agent = Agent {
         engine: Engine::new(config, profiles, clock.now()),
         clock,
@@ -127,6 +127,7 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
         drains: 0,
         coverage: Coverage::default(),
         node,
+        cluster,
     };
     agent.run(inputs, options.duration()).await?;
     stop.send_replace(true);
@@ -196,6 +197,7 @@ struct Agent {
     drains: u32,
     coverage: Coverage,
     node: NodeHandle,
+    cluster: ClusterHandle,
 }
 
 impl Agent {
@@ -242,6 +244,7 @@ impl Agent {
         let mut told = false;
         while let Some(output) = self.engine.next_output() {
             self.log.write(at, &output);
+            self.cluster.tell(&output);
             told = true;
         }
         while let Some(netns) = self.engine.next_wanted_rules() {
@@ -299,16 +302,26 @@ impl Agent {
         self.sample_programs();
         self.probes.attach_late();
         self.tell_coverage();
-        self.give(Input::Stats(AgentStats {
-            rules: self.node.rules_stats(),
-            ..self.probes.stats()
-        }));
+        self.give(Input::Stats(self.stats()));
         let board = self.engine.board();
         self.log.sources(board.at, &board.sources);
         self.boards.send_replace(board);
         self.drained.store(true, Ordering::Relaxed);
         self.recorder.flush();
         Ok(())
+    }
+
+    fn stats(&self) -> AgentStats {
+        let cluster = self.cluster.stats();
+        let mut stats = AgentStats {
+            rules: self.node.rules_stats(),
+            ..self.probes.stats()
+        };
+        stats.losses.push(Loss {
+            at: "cluster_objects".to_owned(),
+            count: cluster.refused,
+        });
+        AgentStats { cluster, ..stats }
     }
 
     fn sample_programs(&mut self) {
@@ -344,27 +357,6 @@ fn rules_are_told(coverage: &Coverage) -> bool {
         signals.any(|s| s.signal == name && (s.variant.is_some() || s.idle))
     };
     told("rules_change_legacy") && told("rules_change_nft")
-}
-
-/// Manifest changes, on their way to the engine.
-async fn forward_pods(
-    dir: std::path::PathBuf,
-    variables: std::collections::BTreeSet<String>,
-    inputs: mpsc::Sender<Input>,
-) {
-    let (send, mut changes) = mpsc::channel(INPUTS);
-    let watching = cluster::watch_pods_dir(dir, variables, send);
-    let forwarding = async {
-        while let Some(change) = changes.recv().await {
-            if inputs.send(Input::Change(change)).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = watching => {}
-        () = forwarding => {}
-    }
 }
 
 fn every(period: Duration) -> Interval {

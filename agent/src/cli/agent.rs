@@ -12,7 +12,7 @@ use clap::{
 };
 use serde::Serialize;
 
-use super::rules::RulesOptions;
+use super::{cluster::ClusterOptions, rules::RulesOptions};
 use crate::{engine, output::log::LogFormat};
 
 /// Options of `sidestep agent`.
@@ -45,7 +45,7 @@ pub struct AgentOptions {
     #[arg(long, env = "SIDESTEP_PROFILES", value_name = "DIR")]
     pub profiles: Option<PathBuf>,
 
-    /// Name of this node in metrics and JSON; default is the host name.
+    /// Name of this node in metrics, JSON and the cluster; default is NODE_NAME, else the host name.
     #[arg(long, env = "SIDESTEP_NODE_NAME", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node_name: Option<String>,
 
@@ -63,6 +63,11 @@ pub struct AgentOptions {
         default_value_t = engine::Config::default().resolve_after_s, value_parser = value_parser!(u32).range(1..)
     )]
     pub resolve_after: u32,
+
+    /// The cluster.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cluster: ClusterOptions,
 
     /// How rules are read.
     #[command(flatten)]
@@ -103,10 +108,21 @@ impl AgentOptions {
     #[must_use]
     pub fn engine_config(&self, host: &str) -> engine::Config {
         engine::Config {
-            node: self.node_name.clone().unwrap_or_else(|| host.to_owned()),
+            node: self
+                .node_name
+                .clone()
+                .or_else(given_name)
+                .unwrap_or_else(|| host.to_owned()),
             max_edges: self.max_edges,
             resolve_after_s: self.resolve_after,
             ..engine::Config::default()
         }
     }
+}
+
+/// What a DaemonSet says through the downward API, under the name most of them use.
+fn given_name() -> Option<String> {
+    std::env::var("NODE_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
 }

@@ -6,10 +6,12 @@
 
 pub mod agent;
 mod client;
+pub mod cluster;
 mod completions;
 pub mod exit;
 mod explain;
 mod findings;
+pub mod kubectl;
 mod live_rules;
 mod pod_name;
 mod pods;
@@ -57,6 +59,8 @@ pub enum Command {
     Explain(explain::Options),
     /// Run a recording (`sidestep agent --record FILE`) through the engine and show what it finds.
     Replay(replay::Options),
+    /// Ask all agents of a cluster through its API server; as `kubectl-sidestep` this is `kubectl sidestep`.
+    Kubectl(kubectl::Options),
     /// Print the completions of a shell.
     Completions(completions::Options),
 }
@@ -80,6 +84,7 @@ pub fn run(
         Command::Rules(options) => live_rules::run(&options),
         Command::Explain(options) => explain::run(&options),
         Command::Replay(options) => replay::run(&options),
+        Command::Kubectl(options) => kubectl::run(&options),
         Command::Completions(options) => completions::run(&options),
     }
 }

@@ -93,8 +93,8 @@ impl Manifests {
     /// anybody's secrets: it is not kept, recorded or shown.
     #[must_use]
     pub fn keep_variables(mut self, names: &BTreeSet<String>) -> Self {
-        for container in self.pods.iter_mut().flat_map(|pod| &mut pod.containers) {
-            container.env.retain(|name, _| names.contains(name));
+        for pod in &mut self.pods {
+            keep_variables(pod, names);
         }
         self
     }
@@ -161,6 +161,13 @@ impl Manifests {
                     .insert(meta.name.unwrap_or_default(), labels);
             }
         }
+    }
+}
+
+/// Drops all environment variables of the pod but these.
+pub(super) fn keep_variables(pod: &mut Pod, names: &BTreeSet<String>) {
+    for container in &mut pod.containers {
+        container.env.retain(|name, _| names.contains(name));
     }
 }
 

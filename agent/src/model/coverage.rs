@@ -88,6 +88,9 @@ pub struct AgentStats {
     /// Readings of rules.
     #[serde(default)]
     pub rules: RulesStats,
+    /// Requests to the API server.
+    #[serde(default)]
+    pub cluster: super::ClusterStats,
 }
 
 /// What the node lets the agent see.

@@ -5,12 +5,14 @@
 //! these types; the core never learns where they came from. That is what lets a
 //! recording replay bit for bit.
 
+mod cluster;
 mod coverage;
 mod net;
 mod pod;
 mod signal;
 mod time;
 
+pub use cluster::{ClusterStats, WatchStats};
 pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalCoverage};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
 pub use pod::{Container, ContainerKind, Pod, PodKey, Workload};

@@ -18,8 +18,9 @@ use crate::{
         Reason, Stage, Verdict,
     },
     model::{
-        AgentStats, Arrival, CgroupId, Counts, Coverage, Direction, EdgeKey, Histogram, Loss,
-        NetnsId, Outcome, Owner, PodKey, ProgramStats, RulesStats, SignalCoverage, Time, Workload,
+        AgentStats, Arrival, CgroupId, ClusterStats, Counts, Coverage, Direction, EdgeKey,
+        Histogram, Loss, NetnsId, Outcome, Owner, PodKey, ProgramStats, RulesStats, SignalCoverage,
+        Time, WatchStats, Workload,
     },
 };
 
@@ -102,6 +103,7 @@ pub(crate) fn board() -> Board {
                 took_us: 17_000,
                 refused: 0,
             },
+            cluster: cluster(),
             programs: vec![ProgramStats {
                 program: "inet_sock_set_state".into(),
                 runs: 50,
@@ -116,6 +118,25 @@ pub(crate) fn board() -> Board {
             "pods-dir".into(),
             "cart.yaml line 3: not a Pod; correct the manifest".into(),
         )],
+    }
+}
+
+fn cluster() -> ClusterStats {
+    let watch = |synced, objects| WatchStats {
+        synced,
+        objects,
+        changes: objects + 2,
+        lists: 1,
+    };
+    ClusterStats {
+        watches: [
+            ("pods".to_owned(), watch(true, 4)),
+            ("namespaces".to_owned(), watch(false, 9)),
+        ]
+        .into(),
+        requests: [("200".to_owned(), 5), ("none".to_owned(), 1)].into(),
+        events: [("sent".to_owned(), 3), ("dropped".to_owned(), 0)].into(),
+        refused: 0,
     }
 }
 

@@ -130,6 +130,18 @@ metrics! {
         "Readings of the rules of a network namespace, by what came of them.";
     RULES_READ_SECONDS = Counter "sidestep_rules_read" Seconds []
         "Processor time spent on reading rules, the programs started for it included.";
+    CLUSTER_SYNCED = Gauge "sidestep_cluster_synced" ["resource"]
+        "1 while the watch of this kind of object is whole, 0 while it fails or its first list is not through.";
+    CLUSTER_OBJECTS = Gauge "sidestep_cluster_objects" ["resource"]
+        "Objects of this kind known from the API server.";
+    CLUSTER_CHANGES = Counter "sidestep_cluster_changes" ["resource"]
+        "Objects the API server told of, those of lists included.";
+    CLUSTER_LISTS = Counter "sidestep_cluster_lists" ["resource"]
+        "Whole lists read: one at start, one more each time the server no longer knew where the watch stood.";
+    CLUSTER_REQUESTS = Counter "sidestep_cluster_requests" ["code"]
+        "Requests to the API server by the status of the answer, none where there was no answer.";
+    CLUSTER_EVENTS = Counter "sidestep_cluster_events" ["result"]
+        "Kubernetes Events about findings by what came of them.";
     SOURCES_FAILED = Gauge "sidestep_agent_sources_failed" ["source"]
         "1 while a source of identity is in trouble.";
     BUILD = Info "sidestep_build" ["version"]

@@ -41,6 +41,8 @@ label_sets! {
     FindingLabels { code: &'static str, severity: &'static str } + pod
     ProbeLabels { signal: &'a str, variant: &'a str }
     NodeLabels { node: &'a str, kernel: &'a str }
+    ResourceLabel { resource: &'a str }
+    CodeLabel { code: &'a str }
     ReasonLabel { reason: &'a str }
     MeshLabel { mesh: &'a str }
     AtLabel { at: &'a str }

@@ -9,13 +9,16 @@ use super::{
     super::View,
     catalog,
     labels::{
-        AtLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels, MapLabel,
-        MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel, QueueLabels, ReasonLabel,
-        ResultLabel, SourceLabel, VersionLabel,
+        AtLabel, CodeLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels,
+        MapLabel, MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel, QueueLabels,
+        ReasonLabel, ResourceLabel, ResultLabel, SourceLabel, VersionLabel,
     },
     page::Page,
 };
-use crate::engine::{Board, Finding, FindingState, QueueRow, Verdict};
+use crate::{
+    engine::{Board, Finding, FindingState, QueueRow, Verdict},
+    model::WatchStats,
+};
 
 /// Connections, verdicts, handshakes, queues.
 pub(super) fn traffic(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
@@ -184,6 +187,29 @@ fn rules(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
     page.counter(&catalog::RULES_READ_SECONDS, stats.took_us as f64 / 1e6)
 }
 
+/// What was asked of the API server; no series without a cluster.
+fn cluster(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    let stats = &board.kernel.cluster;
+    let each = |value: fn(&WatchStats) -> u64| {
+        let watches = stats.watches.iter();
+        watches.map(move |(resource, watch)| (ResourceLabel { resource }, value(watch)))
+    };
+    page.gauges(&catalog::CLUSTER_SYNCED, each(|w| u64::from(w.synced)))?;
+    page.gauges(&catalog::CLUSTER_OBJECTS, each(|w| w.objects))?;
+    page.counters(&catalog::CLUSTER_CHANGES, each(|w| w.changes))?;
+    page.counters(&catalog::CLUSTER_LISTS, each(|w| w.lists))?;
+    let requests = stats.requests.iter();
+    page.counters(
+        &catalog::CLUSTER_REQUESTS,
+        requests.map(|(code, count)| (CodeLabel { code }, *count)),
+    )?;
+    let events = stats.events.iter();
+    page.counters(
+        &catalog::CLUSTER_EVENTS,
+        events.map(|(result, count)| (ResultLabel { result }, *count)),
+    )
+}
+
 /// What the node lets the agent see.
 pub(super) fn coverage(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
     page.gauges(
@@ -198,6 +224,7 @@ pub(super) fn coverage(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
         }),
     )?;
     rules(page, board)?;
+    cluster(page, board)?;
     page.gauges(
         &catalog::SOURCES_FAILED,
         board
