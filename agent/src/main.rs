@@ -9,7 +9,11 @@ use sidestep::{
 };
 
 fn main() -> ExitCode {
-    match cli::run(Cli::parse(), |options| app::run(&options)) {
+    let done = match cli::kubectl::as_plugin() {
+        Some(options) => cli::kubectl::run(&options),
+        None => cli::run(Cli::parse(), |options| app::run(&options)),
+    };
+    match done {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             // Nobody is left to tell when stderr is closed too.

@@ -7,8 +7,7 @@ mod answer;
 
 use clap::{ArgGroup, Args};
 
-use self::answer::report;
-pub(super) use self::answer::{Reading, reading};
+pub(super) use self::answer::{Reading, reading, report};
 use super::{
     Exit, Fault,
     client::AgentUrl,
@@ -26,12 +25,27 @@ use crate::{
 #[command(
     override_usage = "sidestep why <POD> --to <ADDRESS:PORT> [--uid <UID>] [--gid <GID>] [--udp]\n       sidestep why <POD> --from <ADDRESS> --port <PORT>",
     group = ArgGroup::new("form").args(["json", "wide"]),
-    group = ArgGroup::new("connection").args(["to", "from"]).required(true),
     after_help = "Examples:\n  sidestep why shop/cart-1 --to 10.96.0.20:8080\n  sidestep why cart-1 --to [fd00::20]:443 --uid 1337 --gid 1337\n  sidestep why cart-1 --from 10.0.0.7 --port 9090"
 )]
 pub struct Options {
     #[command(flatten)]
     pod: PodName,
+    #[command(flatten)]
+    asked: Asked,
+    #[command(flatten)]
+    agent: AgentUrl,
+    /// The agent's answer as JSON, for machines.
+    #[arg(long)]
+    json: bool,
+    /// Do not wrap lines to the terminal's width.
+    #[arg(long, short)]
+    wide: bool,
+}
+
+/// One connection, as a person names it.
+#[derive(Clone, Debug, Args)]
+#[command(group = ArgGroup::new("connection").args(["to", "from"]).required(true))]
+pub(super) struct Asked {
     /// A connection that the pod makes: its destination.
     #[arg(long, value_name = "ADDRESS:PORT")]
     to: Option<String>,
@@ -50,33 +64,35 @@ pub struct Options {
     /// Ask about UDP (rules only: Sidestep watches TCP).
     #[arg(long)]
     udp: bool,
-    #[command(flatten)]
-    agent: AgentUrl,
-    /// The agent's answer as JSON, for machines.
-    #[arg(long)]
-    json: bool,
-    /// Do not wrap lines to the terminal's width.
-    #[arg(long, short)]
-    wide: bool,
+}
+
+impl Asked {
+    /// What to ask the agent.
+    ///
+    /// # Errors
+    /// It names no connection. The agent would refuse it too, but need not be there for that.
+    pub(super) fn query(&self) -> Result<WhyQuery, Fault> {
+        let query = WhyQuery {
+            to: self.to.clone(),
+            from: self.from.clone(),
+            port: self.port,
+            uid: self.uid,
+            gid: self.gid,
+            protocol: self.udp.then_some(Protocol::Udp),
+        };
+        query.ask().map_err(|(what, to_do)| {
+            let place = match (&self.to, &self.from) {
+                (Some(to), _) => format!("--to {to}"),
+                (None, from) => format!("--from {}", from.as_deref().unwrap_or_default()),
+            };
+            Fault::new(Exit::Usage, what, place, to_do)
+        })?;
+        Ok(query)
+    }
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<Exit> {
-    let query = WhyQuery {
-        to: options.to.clone(),
-        from: options.from.clone(),
-        port: options.port,
-        uid: options.uid,
-        gid: options.gid,
-        protocol: options.udp.then_some(Protocol::Udp),
-    };
-    // The agent would refuse it too, but need not be there for that.
-    query.ask().map_err(|(what, to_do)| {
-        let place = match (&options.to, &options.from) {
-            (Some(to), _) => format!("--to {to}"),
-            (None, from) => format!("--from {}", from.as_deref().unwrap_or_default()),
-        };
-        Fault::new(Exit::Usage, what, place, to_do)
-    })?;
+    let query = options.asked.query()?;
     let key = options.pod.resolve(&options.agent)?;
     let page: WhyPage = options
         .agent
@@ -89,7 +105,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn pairs(query: &WhyQuery) -> Vec<(&'static str, String)> {
+/// The query's parameters.
+pub(super) fn pairs(query: &WhyQuery) -> Vec<(&'static str, String)> {
     let numbers = [("uid", query.uid), ("gid", query.gid)];
     let mut pairs: Vec<(&'static str, String)> = Vec::new();
     pairs.extend(query.to.clone().map(|to| ("to", to)));

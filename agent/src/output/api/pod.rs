@@ -216,7 +216,7 @@ pub fn path(pod: &PodKey, page: &str) -> String {
 }
 
 /// A path segment: a pod known only from the node may be called anything.
-fn encoded(segment: &str) -> String {
+pub(crate) fn encoded(segment: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let bytes = segment.bytes().map(|byte| match plain(byte) {
         true => char::from(byte).to_string(),
