@@ -217,6 +217,7 @@ fn serving(
         .arg("--counters")
         .arg(counters);
     listen(command, scenario, pod, serve.listen);
+    command.args(["--delay", &serve.delay.to_string()]);
     tuning(command, serve.accept.0, serve.backlog, serve.workers);
 }
 

@@ -81,6 +81,16 @@ fn toy(
     if let Some(ip) = spec.app_address {
         command.args(["--app-address", &ip.to_string()]);
     }
+    for (does, argument) in [
+        (spec.read, "--no-read"),
+        (spec.dial, "--no-dial"),
+        (spec.close, "--no-close"),
+    ] {
+        if !does.0 {
+            command.arg(argument);
+        }
+    }
+    command.args(["--accept-takes", &spec.accept_takes.to_string()]);
     listen(&mut command, scenario, pod, spec.listen);
     tuning(&mut command, spec.accept.0, spec.backlog, spec.workers);
     start(world, name, command, counters)

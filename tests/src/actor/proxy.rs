@@ -6,7 +6,7 @@
 //!
 //! It must never dial its own capture port: a connection that was not redirected is closed.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +62,18 @@ pub(crate) struct Options {
     /// Never accepts on the capture ports
     #[arg(long)]
     no_accept: bool,
+    /// Never reads what it accepted on the capture ports
+    #[arg(long)]
+    no_read: bool,
+    /// Reads what it accepted on the capture ports and dials nowhere
+    #[arg(long)]
+    no_dial: bool,
+    /// Never closes a connection that its peer has closed
+    #[arg(long)]
+    no_close: bool,
+    /// Seconds it takes to accept one connection on the capture ports
+    #[arg(long, default_value_t = 0.0)]
+    accept_takes: f64,
     /// One connection at a time, without threads
     #[arg(long)]
     serial: bool,
@@ -126,6 +138,9 @@ fn accept(shared: &Arc<Shared>, side: Side, listener: &TcpListener) {
     }
     for stream in listener.incoming() {
         let Ok(stream) = stream else { continue };
+        if side != Side::Own {
+            thread::sleep(Duration::from_secs_f64(shared.options.accept_takes));
+        }
         if shared.options.serial {
             handle(shared, side, &stream);
         } else {
@@ -163,17 +178,30 @@ fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
     let Some(to) = sock::original_destination(downstream) else {
         return;
     };
+    if shared.options.no_read || shared.options.no_dial {
+        swallow(downstream, !shared.options.no_read);
+        super::forever();
+    }
     match sock::dial(target(shared, side, to), &from, Duration::from_secs(5)) {
         Ok(upstream) => {
             counters.add(&counters.dialed);
             // Either end may reset; what it came to is the ends' business.
             let _ = sock::relay(downstream, &upstream);
+            if shared.options.no_close {
+                super::forever();
+            }
         }
         Err(error) => {
             counters.add(&counters.dial_failed);
             let _ = writeln!(std::io::stderr(), "cannot dial {to}: {error}");
         }
     }
+}
+
+/// Takes what comes, if it reads at all, and does nothing with it.
+fn swallow(mut downstream: &TcpStream, reads: bool) {
+    let mut buffer = [0_u8; 4096];
+    while reads && downstream.read(&mut buffer).is_ok_and(|length| length > 0) {}
 }
 
 fn target(shared: &Shared, side: Side, to: SocketAddr) -> SocketAddr {

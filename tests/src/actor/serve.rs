@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
@@ -43,6 +44,9 @@ pub(crate) struct Options {
     /// Closes every connection at once, without an answer
     #[arg(long)]
     hang_up: bool,
+    /// Seconds until it answers
+    #[arg(long, default_value_t = 0.0)]
+    delay: f64,
     /// File for counters
     #[arg(long)]
     pub(crate) counters: Option<PathBuf>,
@@ -81,10 +85,11 @@ fn accept(options: &Options, counters: &Counters, listener: &TcpListener) {
         if options.hang_up {
             continue;
         }
+        let delay = Duration::from_secs_f64(options.delay);
         if options.serial {
-            answer(&stream);
+            answer_after(&stream, delay);
         } else {
-            thread::spawn(move || answer(&stream));
+            thread::spawn(move || answer_after(&stream, delay));
         }
     }
 }
@@ -100,7 +105,11 @@ pub(crate) fn local(port: u16) -> Result<TcpListener> {
 }
 
 /// Answers one request.
-pub(crate) fn answer(mut stream: &TcpStream) {
+pub(crate) fn answer(stream: &TcpStream) {
+    answer_after(stream, Duration::ZERO);
+}
+
+fn answer_after(mut stream: &TcpStream, delay: Duration) {
     let mut request = Vec::with_capacity(256);
     let mut buffer = [0_u8; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -112,6 +121,7 @@ pub(crate) fn answer(mut stream: &TcpStream) {
             return;
         }
     }
+    thread::sleep(delay);
     let length = wanted(&request);
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
     // A client that left early is no error of the server.

@@ -150,6 +150,18 @@ pub(crate) struct Proxy {
     /// Accepts what arrives.
     #[serde(default)]
     pub(crate) accept: Yes,
+    /// Reads what it accepted.
+    #[serde(default)]
+    pub(crate) read: Yes,
+    /// Dials for what it read.
+    #[serde(default)]
+    pub(crate) dial: Yes,
+    /// Closes what its peer has closed.
+    #[serde(default)]
+    pub(crate) close: Yes,
+    /// Seconds it takes to accept one connection.
+    #[serde(default)]
+    pub(crate) accept_takes: f64,
     /// Length of the accept queues.
     pub(crate) backlog: Option<u32>,
     /// Listeners per port, with `SO_REUSEPORT` when more than one.
@@ -240,6 +252,9 @@ pub(crate) struct Serve {
     /// Accepts what arrives.
     #[serde(default)]
     pub(crate) accept: Yes,
+    /// Seconds until it answers.
+    #[serde(default)]
+    pub(crate) delay: f64,
     /// Length of the accept queue.
     pub(crate) backlog: Option<u32>,
     /// Listeners, with `SO_REUSEPORT` when more than one.
