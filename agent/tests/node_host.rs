@@ -374,9 +374,9 @@ fn a_new_pod_and_its_queues_are_told() {
         );
     }
     let queues = wait_for(&mut inputs, |input| match input {
-        Input::Queues { netns: id, queues } if *id == netns && queues.len() == 2 => {
-            Some(queues.clone())
-        }
+        Input::Queues {
+            netns: id, queues, ..
+        } if *id == netns && queues.len() == 2 => Some(queues.clone()),
         _ => None,
     });
     println!(

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, RulesChange, RulesRead, RulesSource};
+use super::{Finding, RulesChange, RulesRead, RulesSource, Stage};
 use crate::{
     mesh::Intent,
     model::{
@@ -54,30 +54,6 @@ impl Leg {
             Self::DirectIn => "direct_in",
             Self::Local => "local",
             Self::ProxyOwn => "proxy_own",
-        }
-    }
-}
-
-/// Where a hanging connection hangs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Stage {
-    /// The app's SYN gets no answer from its own proxy.
-    HandshakeToProxy,
-    /// Established, waiting in the proxy's accept queue.
-    ProxyAcceptQueue,
-    /// The proxy's SYN gets no answer.
-    HandshakeToUpstream,
-}
-
-impl Stage {
-    /// Name in metrics and JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::HandshakeToProxy => "handshake_to_proxy",
-            Self::ProxyAcceptQueue => "proxy_accept_queue",
-            Self::HandshakeToUpstream => "handshake_to_upstream",
         }
     }
 }
@@ -282,6 +258,19 @@ pub struct QueueRow {
     pub overflows: u64,
 }
 
+/// Connections of a pod that hang now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StuckRow {
+    /// Pod.
+    pub pod: PodKey,
+    /// Workload.
+    pub workload: Option<Workload>,
+    /// Where they hang.
+    pub stage: Stage,
+    /// How many; 0 once it is over.
+    pub connections: u64,
+}
+
 /// What is known of the rules in a pod's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RulesRow {
@@ -359,6 +348,9 @@ pub struct Board {
     pub handshakes: Vec<HandshakeRow>,
     /// Capture listeners' queues, sorted.
     pub queues: Vec<QueueRow>,
+    /// Connections that hang, sorted.
+    #[serde(default)]
+    pub stuck: Vec<StuckRow>,
     /// Rules of the pods' namespaces, sorted.
     #[serde(default)]
     pub rules: Vec<RulesRow>,

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{
     Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow, InterceptionRow, LiveRules,
-    PodRow, QueueRow, RulesRow, Verdict,
+    PodRow, QueueRow, RulesRow, StuckRow, Verdict,
     directory::{PodEntry, PodId},
     edges::{Comm, Edge},
     findings::State,
@@ -16,6 +16,7 @@ use super::{
     machine::Engine,
     rulebook::{Page, Read},
     sockets::Namespace,
+    streams,
     surroundings::Surroundings,
 };
 use crate::{
@@ -74,6 +75,12 @@ fn pods(engine: &mut Engine, board: &mut Board) {
         let ns = entry.netns.and_then(|n| engine.known.sockets.of(n));
         if let (Some(ns), Some(intent)) = (ns, &entry.intent) {
             queues(entry, ns, intent, board);
+        }
+        if entry.gone.is_none() && entry.intent.is_some() {
+            let page = entry.netns.and_then(|n| engine.known.streams.of(n));
+            board
+                .stuck
+                .extend(page.iter().flat_map(|page| stuck(entry, page)));
         }
         let page = entry.netns.and_then(|n| engine.known.rulebook.of(n));
         board.rules.extend(page.map(|page| rules_row(entry, page)));
@@ -205,6 +212,15 @@ fn queues(entry: &PodEntry, ns: &Namespace, intent: &Intent, board: &mut Board) 
     }
 }
 
+fn stuck(entry: &PodEntry, page: &streams::Page) -> impl Iterator<Item = StuckRow> {
+    page.hanging.iter().map(|(stage, connections)| StuckRow {
+        pod: entry.pod.key.clone(),
+        workload: entry.pod.workload.clone(),
+        stage: *stage,
+        connections: *connections,
+    })
+}
+
 fn findings(engine: &Engine) -> Vec<Finding> {
     let surroundings = Surroundings::of(&engine.known);
     let mut findings: Vec<Finding> = engine
@@ -262,6 +278,7 @@ fn losses(engine: &Engine) -> Vec<Loss> {
         loss("edges", engine.edges.evicted),
         loss("outputs", engine.findings.outputs_lost),
         loss("listeners", engine.known.sockets.refused),
+        loss("streams", engine.known.streams.refused),
         loss("datagrams", engine.known.flows.refused),
         loss("rules", engine.known.rulebook.refused),
     ];

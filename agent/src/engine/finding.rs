@@ -69,9 +69,14 @@ codes! {
     BypassUnknown = "bypass-unknown", Warning;
     StuckNoListener = "stuck-no-listener", Critical;
     StuckNotAccepting = "stuck-not-accepting", Critical;
+    StuckAcceptQueue = "stuck-accept-queue", Critical;
+    StuckUnread = "stuck-unread", Critical;
     StuckUpstreamRefused = "stuck-upstream-refused", Warning;
     StuckUpstreamTimeout = "stuck-upstream-timeout", Warning;
+    StuckUpstreamSilent = "stuck-upstream-silent", Warning;
+    StuckNoUpstream = "stuck-no-upstream", Critical;
     StuckAppRefused = "stuck-app-refused", Critical;
+    StuckHalfClosed = "stuck-half-closed", Warning;
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
     AgentDegraded = "agent-degraded", Warning;
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Coverage, Datagrams, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey,
-    Signal,
+    Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -61,6 +61,19 @@ pub enum Input {
         netns: NetnsId,
         /// Its listening sockets.
         queues: Vec<ListenerQueue>,
+        /// Connections that found a queue of this namespace full, since it was made; where
+        /// somebody waits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        overflows: Option<u64>,
+    },
+    /// Connections of a namespace where any of them waits, and once more when none does.
+    Streams {
+        /// The namespace.
+        netns: NetnsId,
+        /// Its TCP sockets with a peer, those that wait first.
+        streams: Vec<Stream>,
+        /// Sockets there are besides.
+        left: u64,
     },
     /// The rules of a namespace as they are now; sent when they are not what was sent before,
     /// and to whoever asked.

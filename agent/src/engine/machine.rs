@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     mesh::Profiles,
-    model::{AgentStats, Coverage, ListenerQueue, NetnsId, Time},
+    model::{AgentStats, Coverage, Time},
 };
 
 /// The engine. See the module.
@@ -68,7 +68,16 @@ impl Engine {
             Input::Datagrams(all) => self.datagrams(all),
             Input::Signal(signal) => self.signal(signal),
             Input::Change(change) => self.change(change),
-            Input::Queues { netns, queues } => self.queues(netns, &queues),
+            Input::Queues {
+                netns,
+                queues,
+                overflows,
+            } => self.queues(netns, &queues, overflows),
+            Input::Streams {
+                netns,
+                streams,
+                left,
+            } => self.streams(netns, streams, left),
             Input::Rules(reading) => self.rules(*reading),
             Input::Coverage(coverage) => self.coverage(coverage),
             Input::Stats(stats) => self.stats = stats,
@@ -152,37 +161,6 @@ impl Engine {
             u64::from(self.config.keep_resolved_s),
             &ripe,
             &|case| surroundings.render(case),
-        );
-    }
-
-    fn queues(&mut self, netns: NetnsId, queues: &[ListenerQueue]) {
-        let changed = self.known.sockets.sampled(self.now, netns, queues);
-        let Some(pod) = self.known.directory.pod_of(netns) else {
-            return;
-        };
-        if changed {
-            self.reread_by_listeners(pod);
-            self.findings.touched = true;
-        }
-        let surroundings = Surroundings::of(&self.known);
-        let Some(scene) = surroundings.scene(pod) else {
-            return;
-        };
-        let progress: Vec<_> = [scene.intent.outbound_port, scene.intent.inbound_port]
-            .into_iter()
-            .filter_map(|port| self.known.sockets.progress(netns, port).map(|p| (port, p)))
-            .map(|(port, (progress, length, max))| (port, progress, length, max))
-            .collect();
-        let after_us = u64::from(self.config.not_accepting_after_s) * 1_000_000;
-        let render = |case: &Case| surroundings.render(case);
-        diagnose::queue(
-            self.now,
-            pod,
-            &scene,
-            &progress,
-            after_us,
-            &mut self.findings,
-            &render,
         );
     }
 

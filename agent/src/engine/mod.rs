@@ -19,6 +19,7 @@ mod facts;
 mod finding;
 mod findings;
 mod flow;
+mod hang;
 mod input;
 mod late;
 mod ledger;
@@ -29,8 +30,11 @@ mod reading;
 pub mod record;
 mod rulebook;
 mod rules_view;
+mod samples;
 mod signals;
 mod sockets;
+mod stage;
+mod streams;
 mod surroundings;
 mod top;
 mod unanswered;
@@ -40,7 +44,7 @@ mod why;
 
 pub use board::{
     Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, LiveRules, PodRow, QueueRow,
-    Reason, RulesRow, Stage, Verdict,
+    Reason, RulesRow, StuckRow, Verdict,
 };
 pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
 pub use input::{Change, Config, Input, Output};
@@ -50,6 +54,7 @@ pub use rulebook::RulesChange;
 pub use rules_view::{
     ChainView, Example, Mark, RuleView, RulesView, SourceView, TableView, rules_view,
 };
+pub use stage::Stage;
 use why::live_in_words;
 pub use why::{
     Agreement, Ask, Before, By, Conclusion, Known, Live, OwnerSource, Wanted, Way, Why, why,

@@ -25,6 +25,7 @@ impl Engine {
             Change::PodGone(key) => self.pod_gone(key),
             Change::NetnsGone(netns) => {
                 self.known.sockets.gone(*netns);
+                self.known.streams.gone(*netns);
                 self.known.rulebook.gone(*netns);
             }
             Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),

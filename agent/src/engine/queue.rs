@@ -12,6 +12,8 @@ pub(super) struct Queue {
     pub(super) length: u32,
     pub(super) max: u32,
     pub(super) overflows: u64,
+    /// When a sample last found it at its maximum.
+    pub(super) full: Option<Time>,
     /// Begin of the span of samples in which nothing was accepted and somebody waited.
     still: Option<Still>,
     sampled: Time,
@@ -33,6 +35,53 @@ struct Still {
 /// The kernel's counts are read once a second: what is told later than this after a sample was
 /// counted after it.
 const DOUBT_US: u64 = 1_500_000;
+
+/// Connections that found a queue of a namespace full, over time. The kernel counts them for all
+/// listeners together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Overflow {
+    counted: Option<u64>,
+    spell: Option<Spell>,
+}
+
+/// A time in which queues overflow again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Spell {
+    first: Time,
+    last: Time,
+    lost: u64,
+}
+
+/// So long after the last overflow a spell is over.
+pub(super) const SPELL_US: u64 = 10_000_000;
+/// A burst that is over sooner is everyday life.
+const BURST_US: u64 = 2_000_000;
+
+impl Overflow {
+    /// The kernel's count.
+    pub(super) fn counted(&mut self, at: Time, count: u64) {
+        let lost = count.saturating_sub(self.counted.unwrap_or(count));
+        self.counted = Some(count);
+        if lost == 0 {
+            return;
+        }
+        let goes_on = |spell: &Spell| at.micros_since(spell.last) <= SPELL_US;
+        let spell = self.spell.filter(goes_on);
+        self.spell = Some(Spell {
+            first: spell.map_or(at, |spell| spell.first),
+            last: at,
+            lost: spell.map_or(0, |spell| spell.lost).saturating_add(lost),
+        });
+    }
+
+    /// Since when, and how many were lost, if this lasts.
+    pub(super) fn lasting(&self, now: Time) -> Option<(Time, u64)> {
+        let spell = self.spell?;
+        let lasts = spell.last.micros_since(spell.first) >= BURST_US
+            && now.micros_since(spell.last) <= SPELL_US;
+        lasts.then_some((spell.first, spell.lost))
+    }
+}
 
 /// What a sample says about a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +114,9 @@ impl Queue {
         let shrank = length < self.length;
         (self.length, self.max, self.sampled) = (length, max, at);
         self.overflows = self.overflows.saturating_add(u64::from(over));
+        if length >= max {
+            self.full = Some(at);
+        }
         let goes_on = |still: &Still| {
             let grown = u64::from(length.saturating_sub(still.length));
             !shrank && still.established <= grown
@@ -87,5 +139,31 @@ impl Queue {
             },
             _ => Progress::Moving,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Overflow;
+    use crate::model::Time;
+
+    /// Counts, once a second.
+    fn lasting(counts: &[u64]) -> Option<u64> {
+        let mut overflow = Overflow::default();
+        let mut now = Time(0);
+        for count in counts {
+            now = now.plus_micros(1_000_000);
+            overflow.counted(now, *count);
+        }
+        overflow.lasting(now).map(|(_, lost)| lost)
+    }
+
+    #[test]
+    fn overflows_that_last_are_told_from_bursts() {
+        assert_eq!(lasting(&[70, 70, 70, 70]), None);
+        assert_eq!(lasting(&[0, 90]), None);
+        assert_eq!(lasting(&[0, 90, 95]), None);
+        assert_eq!(lasting(&[5, 6, 7, 9]), Some(4));
+        assert_eq!(lasting(&[0, 90, 90, 90, 92]), Some(92));
     }
 }

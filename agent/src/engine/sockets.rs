@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use super::queue::{Progress, Queue};
+use super::queue::{Overflow, Progress, Queue, SPELL_US};
 use crate::model::{CgroupId, Family, Listener, ListenerQueue, NO_ID, NetnsId, Owner, Time};
 
 /// Listening sockets remembered per namespace; a pod has a dozen.
@@ -34,6 +34,7 @@ pub(super) struct Holder {
 pub(super) struct Namespace {
     listeners: BTreeMap<Listener, Holder>,
     queues: BTreeMap<(IpAddr, u16), Queue>,
+    overflow: Overflow,
     /// Whether a complete sample was ever taken.
     complete: bool,
     /// Ports where a SYN met no listener, and when last.
@@ -79,6 +80,15 @@ impl Namespace {
         self.queues
             .iter()
             .map(|((addr, port), q)| (*addr, *port, q))
+    }
+
+    /// Since when connections find queues full, how many did, if this lasts and the queue of
+    /// `port` is one of them.
+    pub(super) fn overflows(&self, now: Time, port: u16) -> Option<(Time, u64)> {
+        let lasting = self.overflow.lasting(now)?;
+        let full = |q: &Queue| q.full.is_some_and(|at| now.micros_since(at) <= SPELL_US);
+        let mut on_port = self.queues.iter().filter(|((_, p), _)| *p == port);
+        on_port.any(|(_, q)| full(q)).then_some(lasting)
     }
 
     /// When a SYN to this port last met no listener.
@@ -246,6 +256,13 @@ impl Sockets {
         ns.sample_queues(at, sample);
         self.refused = self.refused.saturating_add(lost);
         changed
+    }
+
+    /// The kernel's count of connections that found a queue of the namespace full, where it was read.
+    pub(super) fn overflowed(&mut self, at: Time, netns: NetnsId, count: Option<u64>) {
+        if let (Some(ns), Some(count)) = (self.namespaces.get_mut(&netns), count) {
+            ns.overflow.counted(at, count);
+        }
     }
 
     /// What the last sample says about the queue of `port`, its length and maximum; of several

@@ -14,6 +14,7 @@ use super::{
     late::Late,
     rulebook::Rulebook,
     sockets::Sockets,
+    streams::Streams,
     watch::Watch,
 };
 use crate::model::{Coverage, Time};
@@ -31,6 +32,7 @@ pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
 pub(super) struct Known {
     pub(super) directory: Directory,
     pub(super) sockets: Sockets,
+    pub(super) streams: Streams,
     pub(super) rulebook: Rulebook,
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.

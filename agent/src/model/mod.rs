@@ -10,6 +10,7 @@ mod coverage;
 mod net;
 mod pod;
 mod signal;
+mod stream;
 mod time;
 
 pub use cluster::{ClusterStats, WatchStats};
@@ -20,4 +21,5 @@ pub use signal::{
     Arrival, Counts, Datagrams, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener,
     ListenerQueue, Outcome, Process, RulesBackend, Signal,
 };
+pub use stream::{Stream, StreamState};
 pub use time::Time;

@@ -10,6 +10,7 @@
 
 mod addresses;
 mod cgroup_name;
+mod diag;
 mod enter;
 mod mounts;
 mod names;
@@ -22,9 +23,11 @@ mod sampling;
 mod scanner;
 mod schedule;
 mod snapshot;
+mod streams;
 mod tell;
 mod thread;
 mod tree;
+mod turns;
 
 pub use cgroup_name::CgroupName;
 pub use queues::listening;

@@ -1,29 +1,15 @@
-//! Accept queues of all listening sockets of a network namespace, by sock_diag(7).
-//!
-//! The kernel answers from the namespace in which the netlink socket was made. It is made,
-//! used and closed within one visit: kept open, it would keep the namespace alive.
+//! Accept queues of all listening sockets of a network namespace, and how often any of them
+//! overflowed.
 
-use std::{io, net::IpAddr, os::fd::AsFd};
+use std::{fs, io, net::IpAddr};
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_sock_diag::{
-    SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
-};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse, StateFlags, nlas::Nla};
 
+use super::diag;
 use crate::model::{Listener, ListenerQueue};
 
 /// Most listening sockets told of one namespace.
 const MAX_LISTENERS: usize = 4_096;
-/// The kernel answers at once; a socket that stays silent is given up.
-const PATIENCE_MS: u16 = 500;
-/// The kernel fills at most this much at once (`NLMSG_GOODSIZE` and above).
-const BUFFER: usize = 32 << 10;
 
 /// Listening TCP sockets of the calling thread's network namespace, of both families. With
 /// `SO_REUSEPORT`, several with one address: each has a queue of its own.
@@ -31,72 +17,40 @@ const BUFFER: usize = 32 << 10;
 /// # Errors
 /// The kernel cannot say (module `tcp_diag` missing), or netlink failed.
 pub fn listening() -> io::Result<Vec<ListenerQueue>> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut found = dump(&socket, AF_INET)?;
-    // Without IPv6 in the kernel there is nobody to ask about it.
-    found.extend(dump(&socket, AF_INET6).unwrap_or_default());
+    let mut found = Vec::new();
+    diag::sockets(&StateFlags::LISTEN, &ExtensionFlags::empty(), |one| {
+        found.push(queue(one));
+        found.len() < MAX_LISTENERS
+    })?;
     Ok(found)
 }
 
-fn dump(socket: &Socket, family: u8) -> io::Result<Vec<ListenerQueue>> {
-    socket.send(&request(family), 0)?;
-    let mut found = Vec::new();
-    loop {
-        wait(socket)?;
-        let mut buffer = Vec::with_capacity(BUFFER);
-        socket.recv(&mut buffer, 0)?;
-        let mut rest = &buffer[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest);
-            let message = message.map_err(|error| io::Error::other(error.to_string()))?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(found),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(one))
-                    if found.len() < MAX_LISTENERS =>
-                {
-                    found.push(queue(&one));
-                }
-                _ => {}
-            }
-            // Records start at multiples of four bytes.
-            let len = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-            rest = rest
-                .get(len.max(1).next_multiple_of(4)..)
-                .unwrap_or_default();
-        }
-    }
+/// Accept queues; and, where somebody waits in one, what [`overflows`] says.
+pub(super) fn sample() -> io::Result<(Vec<ListenerQueue>, Option<u64>)> {
+    let queues = listening()?;
+    let waits = queues.iter().any(|queue| queue.length > 0);
+    let overflows = waits.then(overflows).flatten();
+    Ok((queues, overflows))
 }
 
-fn request(family: u8) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let request = InetRequest {
-        family,
-        protocol: IPPROTO_TCP,
-        extensions: ExtensionFlags::empty(),
-        states: StateFlags::LISTEN,
-        socket_id: if family == AF_INET {
-            SocketId::new_v4()
-        } else {
-            SocketId::new_v6()
-        },
-    };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+/// Connections that found an accept queue of the calling thread's network namespace full
+/// (`TcpExt: ListenOverflows`), since the namespace was made; `None` if it cannot be read.
+fn overflows() -> Option<u64> {
+    let table = fs::read_to_string("/proc/thread-self/net/netstat").ok()?;
+    overflows_in(&table)
 }
 
-fn wait(socket: &Socket) -> io::Result<()> {
-    let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    match poll(&mut fds, PollTimeout::from(PATIENCE_MS))? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _ => Ok(()),
-    }
+fn overflows_in(table: &str) -> Option<u64> {
+    let mut lines = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt: "));
+    let names = lines.next()?;
+    let values = lines.next()?;
+    let (_, value) = names
+        .split(' ')
+        .zip(values.split(' '))
+        .find(|(name, _)| *name == "ListenOverflows")?;
+    value.parse().ok()
 }
 
 fn queue(response: &InetResponse) -> ListenerQueue {
@@ -116,5 +70,18 @@ fn queue(response: &InetResponse) -> ListenerQueue {
         length: header.recv_queue,
         max: header.send_queue,
         uid: header.uid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::overflows_in;
+
+    #[test]
+    fn overflows_are_found_by_name() {
+        let table = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 1 7 9\nIpExt: InNoRoutes\nIpExt: 3\n";
+        assert_eq!(overflows_in(table), Some(7));
+        assert_eq!(overflows_in("TcpExt: A B\nTcpExt: 1 2\n"), None);
+        assert_eq!(overflows_in(""), None);
     }
 }

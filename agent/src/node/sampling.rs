@@ -1,55 +1,27 @@
-//! Which namespace's accept queues to look at next, and which samples are worth telling.
-//!
-//! Looking at all of 250 pods every second would cost more than all else on the node: those
-//! with connections waiting come first, and the rest in turns. Pure.
+//! Which namespace's accept queues to look at next, and which samples are worth telling. Pure.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use super::turns::Turns;
 use crate::model::{ListenerQueue, NetnsId};
 
 /// What is remembered of the samples.
 #[derive(Debug, Default)]
 pub(super) struct Sampling {
-    last: BTreeMap<NetnsId, Sampled>,
-    round: u64,
-}
-
-#[derive(Debug, Default)]
-struct Sampled {
-    round: u64,
-    queues: Option<Vec<ListenerQueue>>,
-}
-
-impl Sampled {
-    fn waiting(&self) -> bool {
-        self.queues.iter().flatten().any(|queue| queue.length > 0)
-    }
+    turns: Turns,
+    last: BTreeMap<NetnsId, Option<Vec<ListenerQueue>>>,
 }
 
 impl Sampling {
-    /// At most `most` of the namespaces there are: those with somebody waiting, then those
-    /// looked at longest ago. Half of the places are for turns, whoever waits.
+    /// Whose turn it is, see [`Turns::next`].
     pub(super) fn next(
         &mut self,
-        mut places: Vec<(NetnsId, PathBuf)>,
+        places: Vec<(NetnsId, PathBuf)>,
         most: usize,
     ) -> Vec<(NetnsId, PathBuf)> {
-        self.round += 1;
         self.last
             .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
-        let seen = |netns: &NetnsId| self.last.get(netns);
-        places.sort_by_key(|(netns, _)| seen(netns).map_or(0, |sampled| sampled.round));
-        let (mut waiting, rest): (Vec<_>, Vec<_>) = places
-            .into_iter()
-            .partition(|(netns, _)| seen(netns).is_some_and(Sampled::waiting));
-        let turns = rest.len().min(most.div_ceil(2));
-        waiting.truncate(most - turns);
-        let left = most - waiting.len();
-        waiting.extend(rest.into_iter().take(left));
-        for (netns, _) in &waiting {
-            self.last.entry(*netns).or_default().round = self.round;
-        }
-        waiting
+        self.turns.next(places, most)
     }
 
     /// The namespace's next sample is soon, and news.
@@ -60,11 +32,12 @@ impl Sampling {
     /// Notes a sample; whether it says anything that the one before did not. Queues in use
     /// always do: that nothing moves in them is the news.
     pub(super) fn note(&mut self, netns: NetnsId, queues: &[ListenerQueue]) -> bool {
-        let sampled = self.last.entry(netns).or_default();
-        let same = sampled.queues.as_deref() == Some(queues);
+        let last = self.last.entry(netns).or_default();
+        let same = last.as_deref() == Some(queues);
         let quiet = queues.iter().all(|queue| queue.length == 0);
-        let empty = sampled.queues.is_none() && queues.is_empty();
-        sampled.queues = Some(queues.to_vec());
+        let empty = last.is_none() && queues.is_empty();
+        *last = Some(queues.to_vec());
+        self.turns.note(netns, !quiet);
         !(empty || (same && quiet))
     }
 }

@@ -29,7 +29,9 @@ use super::{
     sampling::Sampling,
     scanner::{Paths, Scanner},
     schedule::{Known, Schedule},
+    streams,
     tell::{Closed, tell},
+    turns::Turns,
 };
 use crate::{
     engine::{Change, Input},
@@ -50,6 +52,8 @@ pub struct Options {
     pub sample_every: Duration,
     /// Most namespaces whose accept queues are looked at in one round.
     pub samples: usize,
+    /// Most namespaces whose connections are looked at in one round.
+    pub stream_samples: usize,
     /// How to read the rules of namespaces.
     pub rules: rules::Options,
 }
@@ -61,6 +65,7 @@ impl Default for Options {
             scan_every: Duration::from_secs(2),
             sample_every: Duration::from_secs(1),
             samples: 64,
+            stream_samples: 16,
             rules: rules::Options::default(),
         }
     }
@@ -184,6 +189,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
             .inspect_err(|error| tracing::warn!(%error, "inotify cannot be used: new pods are seen after up to two seconds"))
             .ok(),
         sampling: Sampling::default(),
+        stream_turns: Turns::default(),
         sampling_trouble: None,
         inputs,
         shared: Arc::clone(&shared),
@@ -205,6 +211,7 @@ struct Work {
     scanner: Scanner,
     notices: Option<Notices>,
     sampling: Sampling,
+    stream_turns: Turns,
     sampling_trouble: Option<String>,
     inputs: mpsc::Sender<Input>,
     shared: Arc<Shared>,
@@ -275,10 +282,14 @@ impl Work {
             .next(self.scanner.places(), self.options.samples);
         let mut trouble = None;
         let mut news = Vec::new();
-        for (netns, found) in enter::visit(&places, queues::listening) {
+        for (netns, found) in enter::visit(&places, queues::sample) {
             match found {
-                Ok(queues) if self.sampling.note(netns, &queues) => {
-                    news.push(Input::Queues { netns, queues });
+                Ok((queues, overflows)) if self.sampling.note(netns, &queues) => {
+                    news.push(Input::Queues {
+                        netns,
+                        queues,
+                        overflows,
+                    });
                 }
                 Ok(_) => {}
                 // The namespace went away.
@@ -294,7 +305,28 @@ impl Work {
                 trouble,
             }));
         }
+        news.extend(self.streams());
         self.tell(news)
+    }
+
+    /// Where connections wait, or did until now. What fails here fails for the queues too, and
+    /// is told there.
+    fn streams(&mut self) -> Vec<Input> {
+        let places = self
+            .stream_turns
+            .next(self.scanner.places(), self.options.stream_samples);
+        let mut news = Vec::new();
+        for (netns, found) in enter::visit(&places, streams::connected) {
+            let Ok(look) = found else { continue };
+            if self.stream_turns.note(netns, look.waits) || look.waits {
+                news.push(Input::Streams {
+                    netns,
+                    streams: look.streams,
+                    left: look.left,
+                });
+            }
+        }
+        news
     }
 
     fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {

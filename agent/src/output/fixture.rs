@@ -15,7 +15,7 @@ use super::View;
 use crate::{
     engine::{
         Board, Code, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow,
-        Reason, Stage, Verdict,
+        Reason, Stage, StuckRow, Verdict,
     },
     model::{
         AgentStats, Arrival, CgroupId, ClusterStats, Counts, Coverage, Direction, EdgeKey,
@@ -76,6 +76,12 @@ pub(crate) fn board() -> Board {
         interception: interception(),
         handshakes: handshakes(),
         queues: queues(),
+        stuck: vec![StuckRow {
+            pod: cart(),
+            workload: deployment("cart"),
+            stage: Stage::UpstreamSilent,
+            connections: 6,
+        }],
         findings: findings::all(),
         edges: edges(),
         host_connections: 0,

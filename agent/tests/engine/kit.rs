@@ -310,6 +310,7 @@ impl Node {
         self.give(Input::Queues {
             netns: MESHED,
             queues,
+            overflows: None,
         });
     }
 

@@ -212,8 +212,11 @@ fn any_queues() -> impl Strategy<Value = Input> {
             uid,
         }
     });
-    (any_netns(), prop::collection::vec(row, 0..6))
-        .prop_map(|(netns, queues)| Input::Queues { netns, queues })
+    (any_netns(), prop::collection::vec(row, 0..6)).prop_map(|(netns, queues)| Input::Queues {
+        netns,
+        queues,
+        overflows: None,
+    })
 }
 
 fn any_input() -> impl Strategy<Value = Input> {

@@ -61,6 +61,11 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             "Restart {}; it is alive but its event loop does not run. Before, take its thread dump and look at its CPU throttling and at its process state.",
             proxy(scene)
         ),
+        Code::StuckAcceptQueue
+        | Code::StuckUnread
+        | Code::StuckUpstreamSilent
+        | Code::StuckNoUpstream
+        | Code::StuckHalfClosed => super::hang_text::remedy(case, &proxy(scene)),
         Code::StuckUpstreamRefused => format!(
             "Nobody listens at {}: check that the target app runs and listens on port {port}, and that the Service's targetPort is that port.",
             top.first().map_or_else(String::new, |(d, _)| d.to_string())

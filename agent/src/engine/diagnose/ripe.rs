@@ -34,10 +34,16 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         return None;
     }
     match case.code {
-        Code::BypassExcluded
-        | Code::StuckNotAccepting
-        | Code::StuckUpstreamRefused
-        | Code::FailNetfilterDrop => Some(case.first),
+        // These waited before they were filed.
+        Code::StuckNotAccepting
+        | Code::StuckAcceptQueue
+        | Code::StuckUnread
+        | Code::StuckUpstreamSilent
+        | Code::StuckNoUpstream
+        | Code::StuckHalfClosed => Some(case.first),
+        Code::BypassExcluded | Code::StuckUpstreamRefused | Code::FailNetfilterDrop => {
+            Some(case.first)
+        }
         Code::StuckUpstreamTimeout => super::lost::ripe(case, scene),
         Code::AgentDegraded => Some(case.first),
         // Of these the spec is enough: see there.

@@ -270,8 +270,49 @@ pub(in crate::engine) fn queue(
             case.state(at, "hanging_handshakes", scene.watch.hanging.to_string());
         }
     }
-    if !standing {
+    if standing {
+        // Whoever accepts nothing overflows: one cause, one finding.
+        let root = Code::StuckNotAccepting;
+        if findings.get(pod, root).is_some_and(Case::is_current) {
+            findings.absorb(at, pod, root, Code::StuckAcceptQueue, render);
+        }
+    } else {
         findings.resolve(at, Some(pod), Code::StuckNotAccepting, render);
+        overflowing(at, pod, scene, progress, findings, render);
+    }
+}
+
+/// Capture listeners that accept, but not as fast as connections come.
+fn overflowing(
+    at: Time,
+    pod: PodId,
+    scene: &Scene<'_>,
+    progress: &[(u16, Progress, u32, u32)],
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
+    let mut any = false;
+    for (port, _, length, max) in progress {
+        let Some((since, lost)) = scene.ns.and_then(|ns| ns.overflows(at, *port)) else {
+            continue;
+        };
+        any = true;
+        let case = findings.note(at, Some(pod), Code::StuckAcceptQueue);
+        case.first = case.first.min(since);
+        case.connections = case.connections.max(lost);
+        add_port(case, *port);
+        let what = ["queue_inbound", "queue_outbound"];
+        case.state(
+            at,
+            what[usize::from(*port == scene.intent.outbound_port)],
+            format!("port {port}: {length} waiting, maximum {max}"),
+        );
+        case.witnesses.insert("the accept queue is at its maximum");
+        case.witnesses
+            .insert("the kernel counted connections that found it full");
+    }
+    if !any {
+        findings.resolve(at, Some(pod), Code::StuckAcceptQueue, render);
     }
 }
 

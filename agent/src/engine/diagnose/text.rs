@@ -105,6 +105,11 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         Code::StuckNotAccepting => {
             format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
         }
+        Code::StuckAcceptQueue
+        | Code::StuckUnread
+        | Code::StuckUpstreamSilent
+        | Code::StuckNoUpstream
+        | Code::StuckHalfClosed => super::hang_text::summary(case, &pod, &n, &to),
         Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
         Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
         Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
@@ -292,6 +297,11 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
                 push("listeners", listeners(scene, *port));
             }
         }
+        Code::StuckAcceptQueue => {
+            for port in &case.ports {
+                push("listeners", listeners(scene, *port));
+            }
+        }
         Code::StuckNotAccepting => {
             for port in [intent.outbound_port, intent.inbound_port] {
                 if scene.ns.is_some_and(|ns| !ns.on_port(port).is_empty()) {
@@ -307,6 +317,10 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::StuckUpstreamTimeout
         | Code::StuckAppRefused
         | Code::FailNetfilterDrop
+        | Code::StuckUnread
+        | Code::StuckUpstreamSilent
+        | Code::StuckNoUpstream
+        | Code::StuckHalfClosed
         | Code::AgentDegraded => {}
     }
 }

@@ -102,6 +102,8 @@ metrics! {
         "Maximum of the accept queue of a capture listener.";
     QUEUE_OVERFLOWS = Counter "sidestep_accept_queue_overflows" ["namespace", "pod", "workload", "port"]
         "Samples in which the accept queue of a capture listener was over its maximum.";
+    STUCK = Gauge "sidestep_stuck_connections" ["namespace", "pod", "workload", "stage"]
+        "Connections of a pod that make no progress now, by where they hang.";
     FINDINGS = Gauge "sidestep_findings" ["namespace", "pod", "workload", "code", "severity"]
         "Open findings of this pod and code; 0 once resolved and still shown.";
     UNATTRIBUTED = Counter "sidestep_unattributed_connections" ["reason"]

@@ -38,6 +38,7 @@ label_sets! {
     InterceptionLabels { direction: &'static str, verdict: &'static str, reason: &'static str } + pod
     LegLabels { leg: &'static str } + pod
     QueueLabels { port: u16 } + pod
+    StageLabels { stage: &'static str } + pod
     FindingLabels { code: &'static str, severity: &'static str } + pod
     ProbeLabels { signal: &'a str, variant: &'a str }
     NodeLabels { node: &'a str, kernel: &'a str }

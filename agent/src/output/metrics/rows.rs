@@ -11,12 +11,12 @@ use super::{
     labels::{
         AtLabel, CodeLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels,
         MapLabel, MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel, QueueLabels,
-        ReasonLabel, ResourceLabel, ResultLabel, SourceLabel, VersionLabel,
+        ReasonLabel, ResourceLabel, ResultLabel, SourceLabel, StageLabels, VersionLabel,
     },
     page::Page,
 };
 use crate::{
-    engine::{Board, Finding, FindingState, QueueRow, Verdict},
+    engine::{Board, Finding, FindingState, QueueRow, StuckRow, Verdict},
     model::WatchStats,
 };
 
@@ -58,7 +58,8 @@ pub(super) fn traffic(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
             )
         }),
     )?;
-    queues(page, &board.queues)
+    queues(page, &board.queues)?;
+    stuck(page, &board.stuck)
 }
 
 fn queues(page: &mut Page<'_, '_>, rows: &[QueueRow]) -> fmt::Result {
@@ -74,6 +75,19 @@ fn queues(page: &mut Page<'_, '_>, rows: &[QueueRow]) -> fmt::Result {
     page.gauges(&catalog::QUEUE_MAX, maxima)?;
     let overflows = rows.iter().map(|row| (labels(row), row.overflows));
     page.counters(&catalog::QUEUE_OVERFLOWS, overflows)
+}
+
+fn stuck(page: &mut Page<'_, '_>, rows: &[StuckRow]) -> fmt::Result {
+    fn labels(row: &StuckRow) -> StageLabels<'_> {
+        StageLabels {
+            pod: PodLabels::new(&row.pod, row.workload.as_ref()),
+            stage: row.stage.as_str(),
+        }
+    }
+    page.gauges(
+        &catalog::STUCK,
+        rows.iter().map(|row| (labels(row), row.connections)),
+    )
 }
 
 /// The `reason` label: why it went direct, or at which stage it hangs.
