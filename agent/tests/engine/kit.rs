@@ -307,11 +307,7 @@ impl Node {
     }
 
     pub(crate) fn queues(&mut self, queues: Vec<ListenerQueue>) {
-        self.give(Input::Queues {
-            netns: MESHED,
-            queues,
-            overflows: None,
-        });
+        self.give(queues_in(MESHED, queues));
     }
 
     /// Lets time pass, waking the engine at each of its deadlines.
@@ -380,4 +376,13 @@ pub(crate) fn facts(finding: &Finding) -> String {
         .iter()
         .map(|e| format!("{}: {}\n", e.what, e.value))
         .collect()
+}
+
+/// A sample of a namespace's accept queues.
+pub(crate) fn queues_in(netns: NetnsId, queues: Vec<ListenerQueue>) -> Input {
+    Input::Queues {
+        netns,
+        queues,
+        overflows: None,
+    }
 }

@@ -212,11 +212,7 @@ fn any_queues() -> impl Strategy<Value = Input> {
             uid,
         }
     });
-    (any_netns(), prop::collection::vec(row, 0..6)).prop_map(|(netns, queues)| Input::Queues {
-        netns,
-        queues,
-        overflows: None,
-    })
+    (any_netns(), prop::collection::vec(row, 0..6)).prop_map(|(ns, rows)| queues_in(ns, rows))
 }
 
 fn any_input() -> impl Strategy<Value = Input> {
