@@ -5,6 +5,7 @@
 //! decides anything about connections, and nobody imports this module but `main`'s commands.
 
 mod clock;
+mod port;
 mod recorder;
 mod sources;
 
@@ -97,6 +98,7 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
         None => Recorder::default(),
     };
     let listener = http::bind(options.listen).await?;
+    let protection = port::protection(&options.port).await?;
     let probes = start_probes(options)?;
     let log = FindingLog::default();
     let drained = Arc::new(AtomicBool::new(false));
@@ -106,7 +108,7 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
         .with_loss("log", log.suppressed_total())
         .with_loss("recording", recorder.lost());
     let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(http::serve(listener, view, until(stopped)));
+    let served = tokio::spawn(http::serve(listener, view, protection, until(stopped)));
     tracing::info!(listen = %options.listen, "watching");
     let (send, inputs) = mpsc::channel(INPUTS);
     let node_options = node::Options {

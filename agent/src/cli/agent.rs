@@ -12,7 +12,7 @@ use clap::{
 };
 use serde::Serialize;
 
-use super::{cluster::ClusterOptions, rules::RulesOptions};
+use super::{cluster::ClusterOptions, port::PortOptions, rules::RulesOptions};
 use crate::{engine, output::log::LogFormat};
 
 /// Options of `sidestep agent`.
@@ -32,6 +32,11 @@ pub struct AgentOptions {
         default_value = "127.0.0.1:9964"
     )]
     pub listen: SocketAddr,
+
+    /// The port.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub port: PortOptions,
 
     /// Write every input of the engine to this file, for `sidestep replay`.
     ///

@@ -15,6 +15,7 @@ pub mod kubectl;
 mod live_rules;
 mod pod_name;
 mod pods;
+pub mod port;
 pub mod profiles;
 mod replay;
 mod report;

@@ -234,6 +234,7 @@ fn a_real_server_answers_the_command_line() {
     runtime.spawn(crate::output::http::serve(
         listener,
         view,
+        crate::output::http::Protection::default(),
         std::future::pending(),
     ));
     let exits = [

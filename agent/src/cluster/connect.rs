@@ -125,6 +125,22 @@ pub(super) async fn client(account: Option<&Account>) -> Result<Client, ConnectE
 }
 
 impl Cluster {
+    /// A cluster of a test's client.
+    #[cfg(test)]
+    pub(super) fn of_test(
+        client: Client,
+        options: Options,
+        account: &Account,
+        findings: mpsc::Receiver<Output>,
+    ) -> Self {
+        Self {
+            client,
+            options,
+            account: account.clone(),
+            findings,
+        }
+    }
+
     /// Tells what changes, and writes Events, until nobody listens any more.
     pub async fn watch(self, changes: mpsc::Sender<Change>) {
         let Options {

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use axum::http::Request;
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::{
     Api, Client, Config, Error, ResourceExt,
     api::ListParams,
@@ -21,6 +21,8 @@ use crate::model::PodKey;
 const AT_ONCE: usize = 16;
 /// One agent's answer; the API server's own limit for a proxied request is far longer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Largest answer read, as for one agent.
+const MAX_ANSWER: usize = 64 << 20;
 /// Names of the agent's port in its pod, with the scheme it is to be asked by.
 const PORT_NAMES: [(&str, &str); 3] = [("https", "https"), ("http", "http"), ("metrics", "http")];
 /// Port of an agent whose pod names none: the default of its --listen.
@@ -193,10 +195,24 @@ impl Fleet {
         let request = request
             .body(Vec::new())
             .map_err(|error| error.to_string())?;
-        match tokio::time::timeout(ANSWER, self.client.request_text(request)).await {
-            Ok(Ok(text)) => Ok(text.into_bytes()),
-            Ok(Err(error)) => Err(FleetError::from(error).to_string()),
+        match tokio::time::timeout(ANSWER, self.fetch(request)).await {
+            Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {} s", ANSWER.as_secs())),
+        }
+    }
+
+    async fn fetch(&self, request: Request<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let sent = self.client.send(request.map(kube::client::Body::from));
+        let answer = sent
+            .await
+            .map_err(|error| FleetError::from(error).to_string())?;
+        let status = answer.status();
+        let body = axum::body::Body::new(answer.into_body());
+        let body = axum::body::to_bytes(body, MAX_ANSWER).await;
+        let body = body.map_err(|error| error.to_string())?;
+        match status.is_success() {
+            true => Ok(body.to_vec()),
+            false => Err(refusal(status.as_u16(), &body)),
         }
     }
 
@@ -234,6 +250,20 @@ impl Fleet {
     }
 }
 
+/// A refusal in words: the agent's own (`error`, `to_do`), or the API server's (`message`).
+fn refusal(status: u16, body: &[u8]) -> String {
+    let said: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let part = |name: &str| said.get(name).and_then(serde_json::Value::as_str);
+    let words: Vec<&str> = ["error", "to_do", "message"]
+        .into_iter()
+        .filter_map(part)
+        .collect();
+    match words.is_empty() {
+        true => format!("HTTP status {status}"),
+        false => format!("{} (status {status})", words.join("; ")),
+    }
+}
+
 fn phase(pod: &Pod) -> &str {
     let status = pod.status.as_ref();
     status.and_then(|s| s.phase.as_deref()).unwrap_or_default()
@@ -252,6 +282,7 @@ fn agent(pod: &Pod, port: Option<u16>) -> Option<AgentPod> {
     let found = PORT_NAMES
         .iter()
         .find_map(|(name, scheme)| Some((*scheme, named(name)?)));
+    let found = found.map(|(scheme, port)| (if serves_tls(spec) { "https" } else { scheme }, port));
     let (scheme, found) = match (found, port) {
         (Some((scheme, _)), Some(port)) => (scheme, port),
         (Some(found), None) => found,
@@ -268,6 +299,16 @@ fn agent(pod: &Pod, port: Option<u16>) -> Option<AgentPod> {
     })
 }
 
+/// Whether the agent is told to, by its option or its environment.
+fn serves_tls(spec: &PodSpec) -> bool {
+    let option = |arg: &String| arg.starts_with("--tls-cert");
+    spec.containers.iter().any(|container| {
+        let mut variables = container.env.iter().flatten();
+        variables.any(|variable| variable.name == "SIDESTEP_TLS_CERT")
+            || container.args.iter().flatten().any(option)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
@@ -275,6 +316,23 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn refusals_are_told_in_the_words_of_who_refused() {
+        for (body, told) in [
+            (
+                r#"{"error":"needs a token","place":"/","to_do":"send one"}"#,
+                "needs a token; send one (status 401)",
+            ),
+            (
+                r#"{"kind":"Status","message":"dial tcp: refused"}"#,
+                "dial tcp: refused (status 401)",
+            ),
+            ("<html>", "HTTP status 401"),
+        ] {
+            assert_eq!(refusal(401, body.as_bytes()), told);
+        }
+    }
 
     #[test]
     fn the_port_is_the_one_the_pod_names() {
@@ -300,5 +358,10 @@ mod tests {
             let found = agent(&pod(ports), asked).unwrap();
             assert_eq!((found.scheme, found.port), (scheme, port));
         }
+        let mut told = pod(json!([{"name": "metrics", "containerPort": 9964}]));
+        assert_eq!(agent(&told, None).unwrap().scheme, "http");
+        let container = &mut told.spec.as_mut().unwrap().containers[0];
+        container.args = Some(vec!["agent".to_owned(), "--tls-cert=/c".to_owned()]);
+        assert_eq!(agent(&told, None).unwrap().scheme, "https");
     }
 }

@@ -7,6 +7,8 @@
 //! what changed, and whoever composes the agent passes it on.
 
 mod account;
+#[cfg(test)]
+mod apiserver_tests;
 mod connect;
 mod convert;
 mod events;
@@ -14,6 +16,7 @@ mod fleet;
 mod joined;
 mod manifest;
 mod pods_dir;
+mod review;
 mod trouble;
 mod watch;
 mod watch_dir;
@@ -23,4 +26,5 @@ pub use connect::{Cluster, ClusterHandle, ConnectError, Options, connect, in_clu
 pub use fleet::{AgentPod, Answer, Fleet, FleetError, Reach};
 pub use manifest::{ManifestError, Manifests};
 pub use pods_dir::PodsDir;
+pub use review::{Judgement, Reviewer};
 pub use watch_dir::watch_pods_dir;

@@ -5,7 +5,9 @@
 //! none waits for the event loop, so a stuck loop is seen in `/healthz`, not as a timeout.
 
 mod bounded;
+mod guard;
 mod pod;
+mod tls;
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,6 +22,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use self::bounded::Bounded;
+pub use self::{
+    guard::{Access, Answer, Gate},
+    tls::{Identity, TlsError},
+};
 use super::{
     View,
     api::{self, ApiError, EdgeFilter, FindingFilter, PodFilter, Readiness},
@@ -79,6 +85,15 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| ListenError { addr, source })
 }
 
+/// How the port is protected; the default is not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Protection {
+    /// TLS with this certificate.
+    pub identity: Option<Arc<Identity>>,
+    /// Who decides who may read.
+    pub gate: Option<Arc<dyn Gate>>,
+}
+
 /// Serves `view` on `listener` until `stop` is done; requests under way are finished.
 ///
 /// # Errors
@@ -86,12 +101,29 @@ pub async fn bind(addr: SocketAddr) -> Result<TcpListener, ListenError> {
 pub async fn serve(
     listener: TcpListener,
     view: View,
+    protection: Protection,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let listener = Bounded::new(listener, MOST_CONNECTIONS, LONGEST_SILENCE);
-    axum::serve(listener, router(view))
-        .with_graceful_shutdown(stop)
-        .await
+    let identity = protection.identity;
+    let acceptor = identity.as_ref().map(Identity::acceptor).transpose();
+    let acceptor = acceptor.map_err(io::Error::other)?;
+    let listener = Bounded::new(listener, acceptor, MOST_CONNECTIONS, LONGEST_SILENCE);
+    let mut router = router(view);
+    if let Some(gate) = protection.gate {
+        router = router.layer(axum::middleware::from_fn_with_state(gate, guard::guard));
+    }
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
+    tokio::select! {
+        served = serving.into_future() => served,
+        () = follow(identity) => Ok(()),
+    }
+}
+
+async fn follow(identity: Option<Arc<Identity>>) {
+    match identity {
+        Some(identity) => identity.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 #[derive(Clone)]

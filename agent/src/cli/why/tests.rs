@@ -144,6 +144,7 @@ fn a_real_server_answers_both_commands() {
     runtime.spawn(crate::output::http::serve(
         listener,
         fixture::view(removed()),
+        crate::output::http::Protection::default(),
         std::future::pending(),
     ));
     let fine: [&[&str]; 5] = [

@@ -16,23 +16,33 @@ use std::{
 use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep},
 };
+use tokio_rustls::TlsAcceptor;
+
+use super::tls::Wire;
 
 /// A listener with bounds.
 pub(super) struct Bounded {
     listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
     permits: Arc<Semaphore>,
     silence: Duration,
 }
 
 impl Bounded {
     /// At most `connections` at once, each closed after `silence` without a byte.
-    pub(super) fn new(listener: TcpListener, connections: usize, silence: Duration) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        acceptor: Option<TlsAcceptor>,
+        connections: usize,
+        silence: Duration,
+    ) -> Self {
         Self {
             listener,
+            acceptor,
             permits: Arc::new(Semaphore::new(connections)),
             silence,
         }
@@ -48,7 +58,7 @@ impl Listener for Bounded {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, addr) = Listener::accept(&mut self.listener).await;
         let connection = Connection {
-            stream,
+            stream: Wire::new(stream, self.acceptor.as_ref()),
             silence: self.silence,
             timer: Box::pin(sleep(self.silence)),
             _permit: permit,
@@ -63,7 +73,7 @@ impl Listener for Bounded {
 
 /// A connection that gives its permit back when it is dropped.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
     silence: Duration,
     timer: Pin<Box<Sleep>>,
     _permit: Option<OwnedSemaphorePermit>,

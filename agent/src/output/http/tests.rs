@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::*;
 use crate::{engine::Board, model::Time, output::fixture};
 
+mod guard;
 mod pod;
 
 struct Answer {
@@ -25,7 +26,12 @@ impl Answer {
 async fn start(view: View) -> SocketAddr {
     let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, view, std::future::pending()));
+    tokio::spawn(serve(
+        listener,
+        view,
+        Protection::default(),
+        std::future::pending(),
+    ));
     addr
 }
 
@@ -223,7 +229,7 @@ async fn a_foreign_address_is_named() {
 async fn start_bounded(connections: usize, silence: Duration) -> SocketAddr {
     let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let bounded = Bounded::new(listener, connections, silence);
+    let bounded = Bounded::new(listener, None, connections, silence);
     tokio::spawn(
         async move { axum::serve(bounded, router(fixture::view(fixture::board()))).await },
     );
@@ -258,7 +264,8 @@ async fn a_silent_client_does_not_keep_the_agent_from_stopping() {
     let listener = bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = serve(listener, fixture::view(fixture::board()), async {
+    let view = fixture::view(fixture::board());
+    let server = serve(listener, view, Protection::default(), async {
         drop(stopped.await)
     });
     let server = tokio::spawn(server);
