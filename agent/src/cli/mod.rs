@@ -45,8 +45,8 @@ pub struct Cli {
 pub enum Command {
     /// Watch this node: load the probes, judge connections, serve metrics and JSON.
     ///
-    /// Needs a kernel with BTF, and root or the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_ADMIN
-    /// and CAP_SYS_PTRACE.
+    /// Needs a kernel with BTF, and root or the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_NET_RAW,
+    /// CAP_SYS_ADMIN and CAP_SYS_PTRACE.
     Agent(Box<AgentOptions>),
     /// Show what is wrong, with evidence and what to do about it.
     Findings(findings::Options),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 
 use super::place::{API_PORT, NODE, NODE_ADDRESS, Place, SERVICES};
 use crate::process;
@@ -70,6 +71,7 @@ impl Daemons {
 
     /// An error if one is gone that was started.
     pub(crate) fn look_only(&mut self) -> Result<()> {
+        self.bury()?;
         for (name, child) in &mut self.running {
             if let Some(status) = child.try_wait()? {
                 let log = std::fs::read_to_string(self.place.log(name)).unwrap_or_default();
@@ -78,6 +80,20 @@ impl Daemons {
                     process::tail(&log)
                 ));
             }
+        }
+        Ok(())
+    }
+
+    /// The first process of a process namespace inherits those whose parents are gone, and nobody else buries them.
+    fn bury(&self) -> Result<()> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        // An error says that there is no child at all.
+        while let Some(pid) = waitid(Id::All, flags).ok().and_then(|status| status.pid()) {
+            let pid_u32 = u32::try_from(pid.as_raw())?;
+            if self.running.iter().any(|(_, child)| child.id() == pid_u32) {
+                return Ok(());
+            }
+            waitpid(pid, None)?;
         }
         Ok(())
     }

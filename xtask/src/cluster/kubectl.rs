@@ -1,9 +1,10 @@
 //! Asking the test cluster's API server, the way a person does: through kubectl.
 
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use super::daemons::Programs;
 use super::place::Place;
@@ -36,5 +37,29 @@ impl Kubectl {
     /// Runs it and returns what it printed.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
         process::output(self.command().args(arguments))
+    }
+
+    /// Runs it with a text as its input.
+    pub(crate) fn feed(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut child = self
+            .command()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        let mut stdin = child.stdin.take().context("no input")?;
+        stdin.write_all(input.as_bytes())?;
+        drop(stdin);
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!(
+                "kubectl {} failed: {}",
+                arguments.join(" "),
+                process::tail(&String::from_utf8_lossy(&output.stderr))
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

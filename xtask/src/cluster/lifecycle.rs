@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::daemons::Programs;
-use super::place::{HOST_ADDRESS, HOST_LINK, Place};
+use super::place::{HOST_ADDRESS, HOST_LINK, NODE_ADDRESS, PODS, Place};
 use super::signals::Stop;
 use super::{certificates, cgroups, config, images};
 use crate::process;
@@ -28,6 +28,8 @@ const POLL: Duration = Duration::from_millis(50);
 pub(crate) struct Running {
     /// Its files.
     pub(crate) place: Place,
+    /// What it is made of.
+    pub(crate) programs: Programs,
     supervisor: Child,
     keep: bool,
 }
@@ -74,6 +76,7 @@ impl Running {
         fs::write(place.pid_file(), supervisor.id().to_string())?;
         let mut running = Self {
             place,
+            programs,
             supervisor,
             keep: false,
         };
@@ -141,13 +144,24 @@ fn link() -> Result<()> {
         HOST_LINK,
     ]))?;
     process::output(Command::new("ip").args(["link", "set", HOST_LINK, "up"]))?;
+    // To the pods, for Prometheus. It goes with the link.
+    process::output(Command::new("ip").args(["route", "add", PODS, "via", NODE_ADDRESS]))?;
     Ok(())
+}
+
+/// Removes the link: it would go with the node's namespace, but the kernel takes its time.
+fn unlink() {
+    if Path::new("/sys/class/net").join(HOST_LINK).exists() {
+        // It may go by itself meanwhile.
+        let _ = process::output(Command::new("ip").args(["link", "delete", HOST_LINK]));
+    }
 }
 
 /// Ends the cluster and removes all of it but its logs.
 pub(crate) fn end(place: &Place) -> Result<()> {
     cgroups::kill_all()?;
     cgroups::remove_all()?;
+    unlink();
     for name in fs::read_dir(&place.dir)?.flatten() {
         if name.file_name() != "logs" {
             crate::cache::remove(&name.path())?;
@@ -159,6 +173,7 @@ pub(crate) fn end(place: &Place) -> Result<()> {
 /// Removes what an earlier cluster left, its logs too.
 fn clean(place: &Place) -> Result<()> {
     cgroups::remove_all()?;
+    unlink();
     crate::cache::remove(&place.dir)?;
     fs::create_dir_all(&place.dir)?;
     Ok(())

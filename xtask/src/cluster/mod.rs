@@ -13,6 +13,7 @@ mod lifecycle;
 mod node;
 mod place;
 mod signals;
+mod test;
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -65,6 +66,8 @@ enum Command {
         /// Which
         daemon: String,
     },
+    /// Install the chart on a fresh cluster and check what the agent says, with pods and under trouble
+    Test(test::Options),
     /// The supervisor (used by `up` itself)
     #[command(hide = true)]
     Node(node::Options),
@@ -87,6 +90,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         Command::Import { file } => images::import(&Place::find()?, &lifecycle::programs()?, file)?,
         Command::Stop { daemon } => fs::write(known(daemon)?, "")?,
         Command::Start { daemon } => crate::cache::remove(&known(daemon)?)?,
+        Command::Test(options) => return test::run(options),
         Command::Node(options) => node::run(options)?,
     }
     Ok(ExitCode::SUCCESS)

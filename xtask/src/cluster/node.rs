@@ -1,7 +1,8 @@
 //! The supervisor: a process in namespaces of its own that makes a node out of this machine and keeps its daemons.
 //!
-//! Its mount, network and host name namespaces are pinned nowhere: they end with the last process in them, and with them
-//! every mount, interface and rule of the cluster. What the kubelet writes below `/var` or `/etc` goes to an overlay, what
+//! Its mount, network, process and host name namespaces are pinned nowhere: they end with the last process in them, and with
+//! them every mount, interface and rule of the cluster. The process namespace is what makes it a node to an agent: the first
+//! process is in the node's network namespace, as on a machine of its own. What the kubelet writes below `/var` or `/etc` goes to an overlay, what
 //! it would set for the whole machine goes to files that hide the real settings.
 
 use std::fs;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
@@ -44,23 +45,46 @@ pub(crate) struct Options {
     /// The process in whose network namespace the machine's end of the link belongs
     #[arg(long)]
     outside: u32,
+    /// In the namespaces already
+    #[arg(long)]
+    inside: bool,
     /// End everything when standard input ends with nothing having come
     #[arg(long)]
     follow_stdin: bool,
 }
 
-/// Makes the node, starts everything, says when it is ready, and stays until it is ended.
+/// Makes the node's namespaces and stays until what runs in them ends.
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.inside {
+        return inside(options);
+    }
+    cgroups::enter()?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET)
+        .context("cannot make namespaces")?;
+    network(options.outside)?;
+    unshare(CloneFlags::CLONE_NEWPID).context("cannot make a process namespace")?;
+    // A process namespace begins with the next child: that one is the node's first process, and all others end with it.
+    let mut command =
+        process::dies_with_us(Path::new(&format!("/proc/{}/exe", std::process::id())));
+    command.args(["cluster", "node", "--inside", "--outside", "0"]);
+    if options.follow_stdin {
+        command.arg("--follow-stdin");
+    }
+    let status = command
+        .status()
+        .context("cannot start the node's first process")?;
+    ensure!(status.success(), "the node's first process ended: {status}");
+    Ok(())
+}
+
+/// The node's first process: makes the rest of the node, starts everything, says when it is ready, and stays.
+fn inside(options: &Options) -> Result<()> {
     let place = Place::find()?;
     let programs = Programs {
         kubernetes: setup::need(Component::Kubernetes)?,
         tools: setup::need(Component::ClusterTools)?,
     };
-    cgroups::enter()?;
-    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWNET)
-        .context("cannot make namespaces")?;
     mounts(&place)?;
-    network(options.outside)?;
     let gone = Arc::new(AtomicBool::new(false));
     if options.follow_stdin {
         follow_stdin(&gone);
@@ -133,6 +157,8 @@ fn mounts(place: &Place) -> Result<()> {
         mount(none, "/", none, flag | MsFlags::MS_REC, none)
             .context("cannot change how mounts spread")?;
     }
+    mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)
+        .context("cannot mount /proc")?;
     for name in OVERLAID {
         let lower = Path::new("/").join(name);
         if lower.is_dir() {

@@ -5,10 +5,11 @@
 
 pub(crate) mod archive;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use flate2::Compression;
 
@@ -26,6 +27,9 @@ const PRINTERS: [(&str, &str); 4] = [
     ("iptables-nft-save", "xtables-nft-multi"),
     ("ip6tables-nft-save", "xtables-nft-multi"),
 ];
+
+/// What a program that loads libraries names.
+const LOADER: &[u8] = b"/lib64/ld-linux-x86-64.so.2";
 
 /// `cargo xtask image`
 #[derive(Args, Debug)]
@@ -56,7 +60,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     } else {
         Profile::Dist
     };
-    let digest = agent(&output, &name, profile)?;
+    build::ebpf()?;
+    let agent = build::programs(&[Program::Agent], profile, Linkage::Static)?;
+    let digest = write(
+        &output,
+        &name,
+        agent.first().context("cargo built nothing")?,
+    )?;
     let size = output.metadata()?.len();
     println!("{}", output.display());
     println!(
@@ -67,14 +77,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the agent's image and returns its digest.
-pub(crate) fn agent(output: &Path, name: &str, profile: Profile) -> Result<String> {
-    build::ebpf()?;
-    let agent = build::programs(&[Program::Agent], profile, Linkage::Static)?;
+/// Writes the image of an agent and returns its digest.
+pub(crate) fn write(output: &Path, name: &str, agent: &Path) -> Result<String> {
     let mut files = Files::default();
-    for agent in &agent {
-        files.file("usr/bin/sidestep", agent)?;
-    }
+    program(&mut files, "usr/bin/sidestep", agent)?;
     printers(&mut files)?;
     let about = About {
         name,
@@ -100,6 +106,19 @@ pub(crate) fn agent(output: &Path, name: &str, profile: Profile) -> Result<Strin
         compression: Compression::best(),
     };
     archive::write(output, &files, &about)
+}
+
+/// A program of ours, with the C library if it loads one: those of an ordinary build do, and may be tried as they are.
+pub(crate) fn program(files: &mut Files, at: &str, from: &Path) -> Result<()> {
+    files.file(at, from)?;
+    let bytes = fs::read(from).with_context(|| format!("cannot read {}", from.display()))?;
+    if bytes.windows(LOADER.len()).any(|part| part == LOADER) {
+        let tools = setup::need_guest_tools()?;
+        for path in tools.c_library() {
+            files.file(&path, &tools.root.join(&path))?;
+        }
+    }
+    Ok(())
 }
 
 /// The programs that print rules, their libraries and extensions, laid out as in the packages.

@@ -143,6 +143,15 @@ impl GuestTools {
         Ok(files)
     }
 
+    /// The C library, and what compilers add to it, relative to the root.
+    pub(crate) fn c_library(&self) -> Vec<PathBuf> {
+        GLIBC
+            .iter()
+            .chain(&["libgcc_s.so.1"])
+            .map(|library| Path::new(LIBRARIES).join(library))
+            .collect()
+    }
+
     /// The names busybox answers to.
     pub(crate) fn applets(&self) -> Result<Vec<String>> {
         let text = process::output(Command::new(self.root.join("bin/busybox")).arg("--list"))?;

@@ -1,0 +1,136 @@
+//! A node where pods come and go: what the agent costs the API server, and whether it still knows whose connections are whose.
+//!
+//! The number of connections is known because the pods make exactly so many; the API server's own record tells the requests.
+//! It must never count by what the agent says it did.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::agent::Agent;
+use super::prometheus::Prometheus;
+use super::{SOON, Test, wait};
+
+/// Pods that are there at once.
+const WAVE: u32 = 40;
+/// Connections that each of them makes.
+pub(super) const CONNECTIONS: u32 = 20;
+/// How long requests are counted.
+const COUNTED: Duration = Duration::from_secs(60);
+/// Most requests in that time while nothing happens: two watches that are renewed every few minutes, and an Event now and then.
+const REQUESTS: usize = 6;
+
+/// What the agent asks of the API server while the node is quiet, by the API server's own record.
+pub(super) fn requests(test: &mut Test) -> Result<()> {
+    let before = audited(test)?;
+    let end = Instant::now() + COUNTED;
+    while Instant::now() < end {
+        test.stop.check()?;
+        std::thread::sleep(super::LOOK);
+    }
+    let count = audited(test)? - before;
+    test.check(
+        &format!("at most {REQUESTS} requests to the API server in a quiet minute"),
+        || {
+            ensure!(count <= REQUESTS, "{count}");
+            Ok(count.to_string())
+        },
+    );
+    Ok(())
+}
+
+fn audited(test: &Test) -> Result<usize> {
+    let log = fs::read_to_string(test.running.place.log("audit"))?;
+    Ok(log.lines().count())
+}
+
+/// Pods that make a known number of connections and are deleted: nearly all must be theirs.
+pub(super) fn churn(
+    test: &mut Test,
+    agent: &Agent,
+    prometheus: &Prometheus,
+    pods: u32,
+) -> Result<()> {
+    let start = Instant::now();
+    let requests = audited(test)?;
+    waves(test, pods)?;
+    let made = pods * CONNECTIONS;
+    let minutes = start.elapsed().as_secs_f64() / 60.0;
+    let requests = audited(test)? - requests;
+    let question = "sum(max_over_time(sidestep_connections_total{namespace=\"churn\",leg=\"direct_out\"}[15m]))";
+    test.check(
+        &format!("99.9 % of {made} connections of {pods} pods that live for seconds are theirs"),
+        || {
+            let seen = prometheus.wait(question, |value| value >= f64::from(made) * 0.999)?;
+            ensure!(
+                seen.parse::<f64>()? <= f64::from(made),
+                "more than were made: {seen}"
+            );
+            Ok(format!(
+                "{seen}, {:.0} pods a minute",
+                f64::from(pods) / minutes
+            ))
+        },
+    );
+    let lost = agent.metric("sidestep_agent_lost_total", &[]);
+    test.check("nothing was lost at a bound", || {
+        let lost = lost?;
+        ensure!(lost == 0.0, "{lost}");
+        Ok(format!(
+            "{requests} requests to the API server in {minutes:.1} minutes"
+        ))
+    });
+    Ok(())
+}
+
+/// Makes and deletes so many pods, some at a time.
+fn waves(test: &Test, pods: u32) -> Result<()> {
+    test.kubectl.run(&["create", "namespace", "churn"])?;
+    let mut number = 0;
+    while number < pods {
+        let wave = WAVE.min(pods - number);
+        let mut text = String::new();
+        for index in number..number + wave {
+            write!(text, "{}", short_pod(index))?;
+        }
+        test.kubectl.feed(&["apply", "--filename=-"], &text)?;
+        wait(&test.stop, "pods of a wave are done", SOON * 2, || {
+            let text = test
+                .kubectl
+                .run(&["get", "pods", "--namespace=churn", "--no-headers"])?;
+            let done = text
+                .lines()
+                .filter(|line| line.contains("Completed"))
+                .count();
+            ensure!(done == usize::try_from(wave)?, "{done} of {wave}:\n{text}");
+            Ok(())
+        })?;
+        // The next wave gets the addresses and, likely, namespace numbers of this one.
+        test.kubectl
+            .run(&["delete", "pods", "--namespace=churn", "--all", "--now"])?;
+        number += wave;
+    }
+    Ok(())
+}
+
+/// A pod that makes its connections and is done, after two seconds.
+pub(super) fn short_pod(index: u32) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Pod
+metadata: {{name: short-{index}, namespace: churn}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  automountServiceAccountToken: false
+  containers:
+    - name: client
+      image: sidestep.local/mesh:1
+      imagePullPolicy: Never
+      command: [sidestep-tests, actor, connect, --to, \"10.96.0.80:8080\", --count, \"{CONNECTIONS}\", --rate, \"20\"]
+"
+    )
+}

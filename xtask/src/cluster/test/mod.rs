@@ -1,0 +1,265 @@
+//! `cargo xtask cluster test`: the chart on a real cluster, and whether what the agent says there is right.
+//!
+//! One run, one cluster, in the order of a story: installed, a healthy and a broken pod, Prometheus, many pods that live
+//! for seconds, the agent killed, the API server gone. A check that fails does not keep the others from being made, except
+//! where there is nothing to check. Nothing is asked of the agent that a user could not ask.
+
+mod agent;
+mod chaos;
+mod churn;
+mod prometheus;
+mod world;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use super::kubectl::Kubectl;
+use super::lifecycle::Running;
+use super::signals::Stop;
+use agent::Agent;
+use prometheus::Prometheus;
+
+/// How long something that takes seconds may take on a machine that does much else.
+const SOON: Duration = Duration::from_secs(90);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// `cargo xtask cluster test`
+#[derive(Args, Debug)]
+pub(crate) struct Options {
+    /// Pods that come and go
+    #[arg(long, default_value_t = 200)]
+    churn: u32,
+    /// An agent that is built already, instead of building one
+    #[arg(long, requires = "tests")]
+    agent: Option<PathBuf>,
+    /// A `sidestep-tests` that is built already, instead of building one
+    #[arg(long, requires = "agent")]
+    tests: Option<PathBuf>,
+    /// Leave the cluster running at the end, to look around
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Everything the checks need.
+#[derive(Debug)]
+struct Test {
+    running: Running,
+    kubectl: Kubectl,
+    stop: Stop,
+    failed: Vec<String>,
+    checked: u32,
+}
+
+/// Starts a cluster, runs all checks, ends it.
+pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    let stop = Stop::watch()?;
+    let start = Instant::now();
+    let images = world::images(options.agent.as_deref().zip(options.tests.as_deref()))?;
+    let running = Running::start(&stop)?;
+    println!("cluster ready after {:.0} s", start.elapsed().as_secs_f64());
+    let mut test = Test {
+        kubectl: Kubectl::new(&running.place, &running.programs),
+        running,
+        stop,
+        failed: Vec::new(),
+        checked: 0,
+    };
+    let result = test.story(options, &images);
+    if let Err(error) = &result {
+        test.failed.push(format!("{error:#}"));
+        println!("FAIL the story ended early: {error:#}");
+        test.say_more();
+    }
+    if options.keep {
+        println!(
+            "export KUBECONFIG={}",
+            test.running.leave()?.kubeconfig().display()
+        );
+    }
+    println!(
+        "{} of {} checks failed, {:.0} s",
+        test.failed.len(),
+        test.checked,
+        start.elapsed().as_secs_f64()
+    );
+    Ok(if test.failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Test {
+    fn story(&mut self, options: &Options, images: &world::Images) -> Result<()> {
+        world::install(&self.running, images)?;
+        self.until("the agent is ready", |test| {
+            world::agent_pod(&test.kubectl).map(|_| ())
+        })?;
+        let agent = Agent::find(&self.kubectl)?;
+        let prometheus =
+            Prometheus::start(&self.running.place, &self.running.programs, &agent.address)?;
+        self.kubectl
+            .run(&["apply", "--filename", &world::file("mesh.yaml")])?;
+        self.until("the pods of the mesh are ready", |test| {
+            world::ready(&test.kubectl, "mesh", 3)
+        })?;
+        self.finding(&agent)?;
+        self.events()?;
+        self.check("Prometheus has the finding by its pod", || {
+            prometheus.wait(
+                r#"sidestep_findings{namespace="mesh",pod="broken",code="bypass-no-rules"}"#,
+                |value| value >= 1.0,
+            )
+        });
+        self.check("Prometheus has what was intercepted", || {
+            prometheus.wait(
+                r#"sidestep_interception_total{namespace="mesh",pod="healthy",direction="outbound",verdict="intercepted"}"#,
+                |value| value >= 20.0,
+            )
+        });
+        churn::requests(self)?;
+        churn::churn(self, &agent, &prometheus, options.churn)?;
+        let agent = chaos::kill_agent(self, &agent)?;
+        chaos::api_server_away(self, &agent, &prometheus)?;
+        self.healthy(&agent);
+        let memory = agent.memory();
+        self.check("the agent takes at most 48 MiB", || {
+            let bytes = memory?;
+            ensure!(bytes <= 48 << 20, "{:.1} MiB", mebibytes(bytes));
+            Ok(format!("{:.1} MiB", mebibytes(bytes)))
+        });
+        Ok(())
+    }
+
+    /// The broken pod is found, with the right code and words, and nobody else is.
+    fn finding(&mut self, agent: &Agent) -> Result<()> {
+        self.until("the broken pod is found", |_| {
+            let found = agent.findings("mesh")?;
+            ensure!(
+                found
+                    .iter()
+                    .any(|(pod, code)| pod == "broken" && code == "bypass-no-rules"),
+                "there is {found:?}"
+            );
+            Ok(())
+        })?;
+        self.healthy(agent);
+        Ok(())
+    }
+
+    fn healthy(&mut self, agent: &Agent) {
+        let found = agent.findings("mesh");
+        self.check(
+            "of the mesh only the broken pod is found, and that once",
+            || {
+                let found = found?;
+                ensure!(
+                    found == [("broken".to_owned(), "bypass-no-rules".to_owned())],
+                    "there is {found:?}"
+                );
+                Ok(String::new())
+            },
+        );
+    }
+
+    /// What `kubectl describe pod` shows.
+    fn events(&mut self) -> Result<()> {
+        self.until("the broken pod has an Event with the remedy", |test| {
+            let text = test
+                .kubectl
+                .run(&["describe", "pod", "--namespace", "mesh", "broken"])?;
+            let (_, events) = text.split_once("Events:").context("it has no events")?;
+            let line = events
+                .lines()
+                .find(|line| line.contains("BypassNoRules"))
+                .with_context(|| format!("there is no such event in:{events}"))?;
+            ensure!(
+                line.contains("Warning") && line.contains("sidestep"),
+                "it is: {line}"
+            );
+            Ok(())
+        })?;
+        let text = self
+            .kubectl
+            .run(&["describe", "pod", "--namespace", "mesh", "healthy"])?;
+        self.check("the healthy pod has none", || {
+            ensure!(!text.contains("Bypass"), "{text}");
+            Ok(String::new())
+        });
+        Ok(())
+    }
+
+    /// A check that says what it saw.
+    fn check(&mut self, what: &str, check: impl FnOnce() -> Result<String>) {
+        self.checked += 1;
+        match check() {
+            Ok(seen) if seen.is_empty() => println!("pass {what}"),
+            Ok(seen) => println!("pass {what}: {seen}"),
+            Err(error) => {
+                println!("FAIL {what}: {error:#}");
+                self.failed.push(what.to_owned());
+            }
+        }
+    }
+
+    /// A check that may take a while; says how long it did.
+    fn until(&mut self, what: &str, check: impl Fn(&Self) -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        let result = loop {
+            self.stop.check()?;
+            match check(self) {
+                Ok(()) => break Ok(format!("after {:.1} s", start.elapsed().as_secs_f64())),
+                Err(error) if start.elapsed() > SOON => break Err(error.context("not in time")),
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        };
+        self.check(what, || result);
+        Ok(())
+    }
+
+    /// What helps to understand a story that ended early.
+    fn say_more(&self) {
+        for question in [
+            ["get", "pods", "--all-namespaces", "--output=wide"].as_slice(),
+            &["get", "events", "--all-namespaces"],
+            &[
+                "logs",
+                "--namespace=sidestep",
+                "daemonset/sidestep",
+                "--tail=20",
+            ],
+        ] {
+            println!(
+                "{}",
+                self.kubectl
+                    .run(question)
+                    .unwrap_or_else(|error| format!("{error:#}"))
+            );
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a number for people")]
+fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// Waits until something is so, for those that cannot go on before.
+fn wait(stop: &Stop, what: &str, limit: Duration, ready: impl Fn() -> Result<()>) -> Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        stop.check()?;
+        match ready() {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= end => {
+                bail!("{what}: not within {} s: {error:#}", limit.as_secs())
+            }
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
+}

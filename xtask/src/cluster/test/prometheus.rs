@@ -1,0 +1,93 @@
+//! The real Prometheus, which scrapes the agent as in any cluster and is asked as from any dashboard.
+
+use std::fs::{self, File};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::super::daemons::Programs;
+use super::super::place::Place;
+use super::world;
+use crate::process;
+
+const ADDRESS: &str = "127.0.0.1:19090";
+/// A scrape a second, so anything is there after a few.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Ended when dropped.
+#[derive(Debug)]
+pub(super) struct Prometheus(Child);
+
+impl Prometheus {
+    /// Starts it on this machine; it reaches the pods over the cluster's link.
+    pub(super) fn start(place: &Place, programs: &Programs, agent: &str) -> Result<Self> {
+        let config = fs::read_to_string(world::file("prometheus.yaml"))?.replace("ADDRESS", agent);
+        let path = place.join("prometheus.yaml");
+        fs::write(&path, config)?;
+        process::output(
+            std::process::Command::new(programs.tools.join("usr/bin/promtool"))
+                .args(["check", "config"])
+                .arg(&path),
+        )?;
+        let log = File::create(place.log("prometheus"))?;
+        let child = process::dies_with_us(&programs.tools.join("usr/bin/prometheus"))
+            .arg(format!("--config.file={}", path.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                place.join("prometheus").display()
+            ))
+            .arg(format!("--web.listen-address={ADDRESS}"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start Prometheus")?;
+        Ok(Self(child))
+    }
+
+    /// Sum of what a question is answered with; an error if that is nothing.
+    pub(super) fn ask(&self, question: &str) -> Result<f64> {
+        let answer: Value = ureq::get(format!("http://{ADDRESS}/api/v1/query"))
+            .query("query", question)
+            .call()
+            .context("Prometheus does not answer")?
+            .body_mut()
+            .read_json()?;
+        let series = answer
+            .pointer("/data/result")
+            .and_then(Value::as_array)
+            .context("no result")?;
+        ensure!(!series.is_empty(), "no series for {question}");
+        series
+            .iter()
+            .map(|one| {
+                one.pointer("/value/1")
+                    .and_then(Value::as_str)
+                    .and_then(|value| value.parse::<f64>().ok())
+                    .context("no value")
+            })
+            .sum()
+    }
+
+    /// Asks until the answer is good.
+    pub(super) fn wait(&self, question: &str, good: impl Fn(f64) -> bool) -> Result<String> {
+        let end = Instant::now() + SOON;
+        loop {
+            let answer = self.ask(question);
+            match answer {
+                Ok(value) if good(value) => return Ok(value.to_string()),
+                answer if Instant::now() >= end => bail!("{question}: {answer:?}"),
+                _ => std::thread::sleep(Duration::from_millis(250)),
+            }
+        }
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
