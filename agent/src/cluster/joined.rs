@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Pod as KubePod;
-
-use super::{convert, manifest};
+use super::{manifest, trimmed::Trimmed};
 use crate::{
     engine::Change,
     model::{Pod, PodKey},
@@ -70,9 +68,10 @@ impl Joined {
         self.refused
     }
 
-    /// The uid of the live pod of this name.
+    /// The uid of the pod of this name, also if it ended and is still listed: a Job's pod is looked at afterwards.
     pub(super) fn uid(&self, key: &PodKey) -> Option<&str> {
-        self.pods.get(key).map(|pod| pod.uid.as_str())
+        let live = self.pods.get(key).map(|pod| &pod.uid);
+        live.or_else(|| self.over.get(key)).map(String::as_str)
     }
 
     /// A list of pods begins.
@@ -81,15 +80,15 @@ impl Joined {
     }
 
     /// A pod of the list.
-    pub(super) fn pod_listed(&mut self, pod: KubePod) {
-        let Some(key) = key(&pod) else { return };
+    pub(super) fn pod_listed(&mut self, pod: Trimmed) {
+        let Some(key) = pod.key() else { return };
         self.relisted.insert(key.clone());
-        if !convert::is_over(&pod) {
+        if !pod.over {
             return self.pod(key, pod);
         }
         // One that lived and died while nobody could be asked: its connections are waiting to be told whose they are. What
         // had ended before the agent came is history.
-        let unheard = self.listed && self.over.get(&key) != pod.metadata.uid.as_ref();
+        let unheard = self.listed && self.over.get(&key).is_none_or(|uid| uid != pod.uid());
         self.pod_over(key, pod, unheard);
     }
 
@@ -105,10 +104,10 @@ impl Joined {
     }
 
     /// A pod appeared or changed.
-    pub(super) fn pod_applied(&mut self, pod: KubePod) {
-        let Some(key) = key(&pod) else { return };
-        if convert::is_over(&pod) {
-            let unheard = self.over.get(&key) != pod.metadata.uid.as_ref();
+    pub(super) fn pod_applied(&mut self, pod: Trimmed) {
+        let Some(key) = pod.key() else { return };
+        if pod.over {
+            let unheard = self.over.get(&key).is_none_or(|uid| uid != pod.uid());
             self.pod_over(key, pod, unheard);
         } else {
             self.pod(key, pod);
@@ -116,9 +115,9 @@ impl Joined {
     }
 
     /// A pod was deleted. The last words of an earlier pod never end its successor.
-    pub(super) fn pod_deleted(&mut self, pod: &KubePod) {
-        let Some(key) = key(pod) else { return };
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    pub(super) fn pod_deleted(&mut self, pod: &Trimmed) {
+        let Some(key) = pod.key() else { return };
+        let uid = pod.uid();
         if self.over.get(&key).is_some_and(|over| over == uid) {
             self.over.remove(&key);
         }
@@ -129,8 +128,8 @@ impl Joined {
 
     /// A pod that ended: its last state is told (a pod of two seconds may have its containers' ids only now), then that
     /// it is gone. Its address may be another pod's already.
-    fn pod_over(&mut self, key: PodKey, pod: KubePod, unheard: bool) {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
+    fn pod_over(&mut self, key: PodKey, pod: Trimmed, unheard: bool) {
+        let uid = pod.uid().to_owned();
         let known = self.pods.contains_key(&key);
         if unheard || known {
             self.pod(key.clone(), pod);
@@ -141,10 +140,8 @@ impl Joined {
         }
     }
 
-    fn pod(&mut self, key: PodKey, pod: KubePod) {
-        let Some(mut pod) = convert::pod(pod) else {
-            return;
-        };
+    fn pod(&mut self, key: PodKey, pod: Trimmed) {
+        let Some(mut pod) = pod.pod else { return };
         manifest::keep_variables(&mut pod, &self.variables);
         if let Some(labels) = self.namespaces.get(&key.namespace) {
             pod.namespace_labels.clone_from(labels);
@@ -240,14 +237,6 @@ impl Joined {
     }
 }
 
-fn key(pod: &KubePod) -> Option<PodKey> {
-    let meta = &pod.metadata;
-    Some(PodKey {
-        namespace: meta.namespace.clone()?,
-        name: meta.name.clone()?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
@@ -256,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    fn pod(name: &str, uid: &str, phase: &str) -> KubePod {
+    fn pod(name: &str, uid: &str, phase: &str) -> Trimmed {
         serde_json::from_value(json!({
             "metadata": {"namespace": "n", "name": name, "uid": uid},
             "spec": {"containers": [{"name": "app", "env": [
@@ -335,6 +324,8 @@ mod tests {
         // The kubelet's first word of it may be its last.
         joined.pod_applied(pod("job", "1", "Succeeded"));
         assert_eq!(told(&mut joined), ["+job/1 {}", "-job"]);
+        let key = pod("job", "", "").key().unwrap();
+        assert_eq!(joined.uid(&key), Some("1"));
         // Its status is written again, then it is deleted.
         joined.pod_applied(pod("job", "1", "Succeeded"));
         joined.pod_deleted(&pod("job", "1", "Succeeded"));
@@ -362,7 +353,7 @@ mod tests {
         assert_eq!(told(&mut joined), ["+db-0/1 {}", "-db-0", "+db-0/2 {}"]);
         joined.pod_deleted(&pod("db-0", "1", "Running"));
         assert_eq!(told(&mut joined), [""; 0]);
-        assert_eq!(joined.uid(&key(&pod("db-0", "", "")).unwrap()), Some("2"));
+        assert_eq!(joined.uid(&pod("db-0", "", "").key().unwrap()), Some("2"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod joined;
 mod manifest;
 mod pods_dir;
 mod review;
+mod trimmed;
 mod trouble;
 mod watch;
 mod watch_dir;

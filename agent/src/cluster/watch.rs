@@ -7,10 +7,7 @@
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use futures_util::StreamExt;
-use k8s_openapi::{
-    api::core::v1::{Namespace, Pod},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::core::v1::Namespace, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
     core::PartialObjectMeta,
@@ -25,6 +22,7 @@ use super::{
     account::{Account, NAMESPACES_PATH, PODS_PATH},
     events::Note,
     joined::Joined,
+    trimmed::Trimmed,
     trouble,
 };
 use crate::engine::{Change, Output};
@@ -162,23 +160,24 @@ impl Watches {
         let every = watcher::Config::default()
             .any_semantic()
             .timeout(WATCH_SECS);
-        let mut pods = pin!(watcher(Api::<Pod>::all(client.clone()), here).default_backoff());
+        let mut pods = pin!(watcher(Api::<Trimmed>::all(client.clone()), here).default_backoff());
         let mut namespaces = pin!(
             watcher(Api::<PartialObjectMeta<Namespace>>::all(client), every).default_backoff()
         );
         let mut look = tokio::time::interval(LOOK);
         loop {
-            let mut told_changes = Vec::new();
+            let mut standing = Vec::new();
             tokio::select! {
-                Some(event) = pods.next() => told_changes.extend(self.pod(event)),
-                Some(event) = namespaces.next() => told_changes.extend(self.namespace(event)),
+                Some(event) = pods.next() => standing.extend(self.pod(event)),
+                Some(event) = namespaces.next() => standing.extend(self.namespace(event)),
                 Some(output) = told.recv() => self.note(output),
-                _ = look.tick() => self.look(&mut told_changes),
+                _ = look.tick() => self.look(&mut standing),
                 () = self.changes.closed() => return,
             }
-            told_changes.extend(self.joined.take());
+            // What a list brought is told before that it came.
+            let changes = self.joined.take().into_iter().chain(standing);
             self.count();
-            for change in told_changes {
+            for change in changes {
                 if self.changes.send(change).await.is_err() {
                     return;
                 }
@@ -186,7 +185,7 @@ impl Watches {
         }
     }
 
-    fn pod(&mut self, event: Result<Event<Pod>, watcher::Error>) -> Option<Change> {
+    fn pod(&mut self, event: Result<Event<Trimmed>, watcher::Error>) -> Option<Change> {
         match event {
             Ok(Event::Init) => {
                 self.joined.pods_begin();
