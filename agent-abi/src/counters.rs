@@ -33,4 +33,6 @@ counters! {
     ArrivalUnknown = "arrival_unknown",
     /// The map of flows over UDP was full: not counted.
     DatagramLost = "datagram_lost",
+    /// The map of rewritten destinations was full: not counted.
+    RewriteLost = "rewrite_lost",
 }

@@ -134,6 +134,10 @@ fields! {
     task_nsproxy: "task_struct", "nsproxy", Byte, Optional;
     /// The network namespace among them.
     nsproxy_net: "nsproxy", "net_ns", Byte, Optional;
+    /// Number of the system call a task is in (x86-64 only).
+    regs_number: "pt_regs", "orig_ax", Byte, Optional;
+    /// Its second argument (x86-64 only).
+    regs_second: "pt_regs", "si", Byte, Optional;
 }
 
 fields! {

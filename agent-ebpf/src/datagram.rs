@@ -7,9 +7,12 @@
 //!
 //! Must never: look at a payload, or count a flow of somebody else than the running task.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-    generated::bpf_get_current_cgroup_id,
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::bpf_get_current_cgroup_id,
+    },
+    maps::HashMap,
 };
 use sidestep_abi::{
     ARRIVAL_DECIDED, ARRIVAL_NOWHERE, ARRIVAL_UNKNOWN, Counter, DIRECTION_OUTBOUND, DatagramValue,
@@ -58,7 +61,7 @@ pub(crate) fn decided(netns: u32, tuple: &Tuple, range: &Range) {
         key.remote = tuple.dst;
     }
     (key.arrival, key.arrival_port) = arrival(tuple, range);
-    count(&key);
+    count(&DATAGRAMS, &key, Counter::DatagramLost);
 }
 
 /// Where the flow goes: to a port of this host, elsewhere than asked, or as asked.
@@ -74,9 +77,10 @@ fn arrival(tuple: &Tuple, range: &Range) -> (u8, u16) {
     }
 }
 
+/// Adds one to what a map has for `key`, which the agent takes out of it.
 #[inline(always)]
-fn count(key: &EdgeKey) {
-    if DATAGRAMS.get_ptr_mut(key).is_none() {
+pub(crate) fn count(map: &HashMap<EdgeKey, DatagramValue>, key: &EdgeKey, full: Counter) {
+    if map.get_ptr_mut(key).is_none() {
         let value = DatagramValue {
             flows: 0,
             task: Task {
@@ -86,11 +90,11 @@ fn count(key: &EdgeKey) {
             reserved: 0,
         };
         // Failing is fine: another CPU was first, or the next lookup fails too.
-        let _ = DATAGRAMS.insert(key, value, NO_EXIST);
+        let _ = map.insert(key, value, NO_EXIST);
     }
-    match DATAGRAMS.get_ptr_mut(key) {
+    match map.get_ptr_mut(key) {
         // SAFETY: a map value, 8-byte aligned.
         Some(value) => unsafe { atomic::add64(&raw mut (*value).flows, 1) },
-        None => lost(Counter::DatagramLost),
+        None => lost(full),
     }
 }

@@ -9,7 +9,9 @@
 
 use core::{marker::PhantomData, ptr};
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user,
+};
 use sidestep_abi::{ABSENT, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
 use crate::{atomic, maps::destination, verifier::forget};
@@ -21,7 +23,7 @@ pub(crate) const UDP: u16 = 17;
 /// `AF_INET6`.
 pub(crate) const AF_INET6: u16 = 10;
 /// Second half of an IPv4-mapped IPv6 address starts with these four bytes.
-const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+pub(crate) const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Reads an offset the way the verifier can know its value.
 macro_rules! offset {
@@ -138,6 +140,21 @@ pub(crate) fn current_netns() -> u32 {
         let task = bpf_get_current_task() as *const u8;
         let proxies: *const u8 = Probed::load(task, offset!(task_nsproxy));
         netns_inode(Probed::load(proxies, offset!(nsproxy_net)))
+    }
+}
+
+/// Copies the `T` at an address of the running task's memory.
+///
+/// # Safety
+/// `T` must be made of integers.
+#[inline(always)]
+pub(crate) unsafe fn load_user<T: Copy>(from: *const u8) -> Option<T> {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address and fills the place in any case.
+    unsafe {
+        let to = value.as_mut_ptr().cast();
+        let read = bpf_probe_read_user(to, size_of::<T>() as u32, from.cast());
+        (read == 0).then(|| value.assume_init())
     }
 }
 

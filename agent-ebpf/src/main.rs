@@ -21,6 +21,7 @@ mod listen;
 mod maps;
 mod reset;
 mod retransmit;
+mod rewrite;
 mod rules;
 mod state;
 mod verifier;

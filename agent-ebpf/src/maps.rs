@@ -108,6 +108,10 @@ pub(crate) static OVERFLOW: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entr
 #[map]
 pub(crate) static DATAGRAMS: HashMap<EdgeKey, DatagramValue> = HashMap::with_max_entries(1_024, 0);
 
+/// Connections whose destination was rewritten inside connect(2).
+#[map]
+pub(crate) static REWRITES: HashMap<EdgeKey, DatagramValue> = HashMap::with_max_entries(512, 0);
+
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 

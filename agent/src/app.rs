@@ -35,7 +35,7 @@ use crate::{
     model::{AgentStats, Coverage, EdgeDelta, Loss, Signal},
     node::{self, NodeHandle, rules::Tools},
     output::{View, http, log::FindingLog},
-    probe::{ProbeError, ProbeOptions, Probes},
+    probe::{self, ProbeError, ProbeOptions, Probes},
 };
 use clock::Clock;
 use recorder::Recorder;
@@ -113,6 +113,7 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     let (send, inputs) = mpsc::channel(INPUTS);
     let node_options = node::Options {
         rules: rules_options(options)?,
+        ask_hook: Some(probe::has_connect_hook),
         ..node::Options::default()
     };
     let node = node::spawn(node_options, send.clone())
@@ -300,6 +301,11 @@ impl Agent {
             let owners = flows.iter().map(|flow| flow.key.owner);
             owners.for_each(|owner| self.node.seen(owner.netns, owner.cgroup));
             self.give(Input::Datagrams(flows));
+        }
+        let rewrites = self.probes.rewrites(self.node.is_hooked());
+        match rewrites.context("cannot read destinations")? {
+            none if none.is_empty() => {}
+            some => self.give(Input::Rewrites(some)),
         }
         self.sample_programs();
         self.probes.attach_late();

@@ -26,6 +26,8 @@ mod lost;
 mod replay;
 #[path = "engine/reused.rs"]
 mod reused;
+#[path = "engine/rewrites.rs"]
+mod rewrites;
 #[path = "engine/rules_in_time.rs"]
 mod rules_in_time;
 #[path = "engine/spec.rs"]

@@ -19,6 +19,7 @@ use nix::sys::signal::Signal;
 use std::os::unix::process::CommandExt as _;
 
 use crate::actor::connect::Tally;
+use crate::hook::{self, Hook};
 use crate::place::Place;
 use crate::process::{self, Running};
 use crate::rules;
@@ -42,6 +43,7 @@ pub(crate) struct Stage<'a> {
     /// When the first affected connection was made.
     pub(crate) affected: Option<Instant>,
     background: Vec<(Connect, Client)>,
+    hooks: Vec<Hook>,
 }
 
 /// A client process that has not been waited for.
@@ -75,12 +77,28 @@ impl<'a> Stage<'a> {
             running: BTreeMap::new(),
             affected: None,
             background: Vec::new(),
+            hooks: Vec::new(),
         }
     }
 
     /// Starts the processes of every pod, all pods at once, as on a node.
     pub(crate) fn start_pods(&mut self) -> Result<()> {
         let (world, scenario, envoy) = (self.world, self.scenario, self.envoy);
+        for pod in &world.pods {
+            for spec in &pod.spec.hook {
+                let change = match (spec.from, &spec.to) {
+                    (Some(from), Some(to)) => {
+                        Some((from, self.address(to, Family::of(&from.ip()))?))
+                    }
+                    (None, None) => None,
+                    _ => bail!(
+                        "pod `{}`: a hook needs `from` and `to`, or none",
+                        pod.spec.name
+                    ),
+                };
+                self.hooks.push(hook::attach(&pod.cgroup, change)?);
+            }
+        }
         let started: Vec<Result<Vec<Running>>> = thread::scope(|scope| {
             let threads: Vec<_> = world
                 .pods
@@ -236,8 +254,11 @@ impl<'a> Stage<'a> {
     }
 
     fn destination(&self, connect: &Connect) -> Result<SocketAddr> {
-        let (host, port) = connect.to.rsplit_once(':').context("`to` has no port")?;
-        let family = connect.family.unwrap_or(self.scenario.family);
+        self.address(&connect.to, connect.family.unwrap_or(self.scenario.family))
+    }
+
+    fn address(&self, to: &str, family: Family) -> Result<SocketAddr> {
+        let (host, port) = to.rsplit_once(':').context("`to` has no port")?;
         let ip: IpAddr = match (host.trim_matches(['[', ']']).parse(), host, family) {
             (Ok(ip), _, _) => ip,
             (_, "localhost", Family::Ipv4) => Ipv4Addr::LOCALHOST.into(),

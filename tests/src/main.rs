@@ -14,6 +14,7 @@ mod cgroup;
 mod command;
 mod demo;
 mod envoy;
+mod hook;
 mod judge;
 mod listing;
 mod load;

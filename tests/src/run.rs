@@ -113,6 +113,14 @@ pub(crate) fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
+fn has_registers() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(5), Some(15))
+}
+
 /// Whether the scenario can be run at all.
 pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
     scenario
@@ -121,6 +129,9 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
         .find_map(|requirement| match requirement {
             Requirement::Kprobes if !setting.kprobes => Some(Skip::NotHere(
                 "this kernel has no kprobes, and tracepoints alone cannot decide it".to_owned(),
+            )),
+            Requirement::Registers if !has_registers() => Some(Skip::NotHere(
+                "before Linux 5.15 no program can read what a system call was given".to_owned(),
             )),
             Requirement::Envoy if setting.envoy.is_none() => Some(Skip::Missing(
                 "Envoy is missing: run `cargo xtask setup`, or give --envoy PATH".to_owned(),

@@ -280,6 +280,7 @@ fn losses(engine: &Engine) -> Vec<Loss> {
         loss("listeners", engine.known.sockets.refused),
         loss("streams", engine.known.streams.refused),
         loss("datagrams", engine.known.flows.refused),
+        loss("rewrites", engine.known.rewrites.refused),
         loss("rules", engine.known.rulebook.refused),
     ];
     losses.extend(engine.known.directory.losses());

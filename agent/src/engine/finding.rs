@@ -65,6 +65,7 @@ codes! {
     BypassBeforeRules = "bypass-before-rules", Warning;
     BypassDns = "bypass-dns", Warning;
     BypassQuic = "bypass-quic", Info;
+    BypassSocketLb = "bypass-socket-lb", Warning;
     BypassAmbientLost = "bypass-ambient-lost", Critical;
     BypassUnknown = "bypass-unknown", Warning;
     StuckNoListener = "stuck-no-listener", Critical;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Coverage, Datagrams, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey,
-    Signal, Stream,
+    Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -50,6 +50,8 @@ pub enum Input {
     Edges(Vec<EdgeDelta>),
     /// Flows over UDP since the last drain.
     Datagrams(Vec<Datagrams>),
+    /// Connections since the last drain whose destination was rewritten inside connect(2).
+    Rewrites(Vec<Rewrite>),
     /// A ring buffer record.
     Signal(Signal),
     /// Who is who changed.

@@ -66,6 +66,7 @@ impl Engine {
             Input::Tick => {}
             Input::Edges(deltas) => self.edges(&deltas),
             Input::Datagrams(all) => self.datagrams(all),
+            Input::Rewrites(all) => self.rewrites(all),
             Input::Signal(signal) => self.signal(signal),
             Input::Change(change) => self.change(change),
             Input::Queues {
@@ -95,6 +96,7 @@ impl Engine {
         let all = [
             self.known.late.due,
             self.known.flows.due,
+            self.known.rewrites.due,
             self.retry_at,
             self.findings.due,
             expiry,
@@ -137,6 +139,9 @@ impl Engine {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         if due(self.retry_at) || due(self.known.late.due) || due(self.known.flows.due) {
             self.retry();
+        }
+        if due(self.known.rewrites.due) {
+            self.retry_rewrites();
         }
         let linger = u64::from(self.config.keep_resolved_s);
         if due(self.known.directory.next_expiry(linger)) {

@@ -28,6 +28,7 @@ mod people;
 mod queue;
 mod reading;
 pub mod record;
+mod rewrites;
 mod rulebook;
 mod rules_view;
 mod samples;

@@ -12,6 +12,7 @@ use super::{
     directory::{Directory, PodId},
     findings::Case,
     late::Late,
+    rewrites::Rewrites,
     rulebook::Rulebook,
     sockets::Sockets,
     streams::Streams,
@@ -39,6 +40,8 @@ pub(super) struct Known {
     pub(super) late: Late,
     /// Flows over UDP that wait for theirs.
     pub(super) flows: Flows,
+    /// Rewritten destinations that wait for theirs.
+    pub(super) rewrites: Rewrites,
     pub(super) coverage: Coverage,
 }
 

@@ -19,7 +19,7 @@ pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
 pub use pod::{Container, ContainerKind, Pod, PodKey, Workload};
 pub use signal::{
     Arrival, Counts, Datagrams, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener,
-    ListenerQueue, Outcome, Process, RulesBackend, Signal,
+    ListenerQueue, Outcome, Process, Rewrite, RulesBackend, Signal,
 };
 pub use stream::{Stream, StreamState};
 pub use time::Time;

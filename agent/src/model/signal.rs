@@ -98,6 +98,20 @@ pub struct Datagrams {
     pub process: Process,
 }
 
+/// Connections whose destination somebody rewrote inside connect(2), since the last drain:
+/// their sockets, and whatever sees packets, know the new destination only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewrite {
+    /// Who, and where to before it was rewritten. The own address and the arrival are not known.
+    pub key: EdgeKey,
+    /// Where to afterwards.
+    pub used: SocketAddr,
+    /// How many.
+    pub connections: u64,
+    /// The process that made the first of them.
+    pub process: Process,
+}
+
 /// How a connection attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,6 +12,7 @@ mod addresses;
 mod cgroup_name;
 mod diag;
 mod enter;
+mod hooks;
 mod mounts;
 mod names;
 mod netns;
@@ -30,6 +31,7 @@ mod tree;
 mod turns;
 
 pub use cgroup_name::CgroupName;
+pub use hooks::AskHook;
 pub use queues::listening;
 pub use scanner::{Paths, Scanner};
 pub use thread::{NodeHandle, Options, spawn};

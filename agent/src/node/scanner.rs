@@ -180,6 +180,16 @@ impl Scanner {
         self.cgroups.keys().copied()
     }
 
+    /// The directories of the containers' cgroups, as far as the kernel knows them by id.
+    pub(super) fn containers(&self) -> impl Iterator<Item = (CgroupId, PathBuf)> {
+        let root = self.hierarchies.unified.as_ref();
+        let root = root.map_or_else(PathBuf::new, |mount| mount.path.clone());
+        let containers = self.cgroups.iter();
+        let containers = containers
+            .filter(|(id, seen)| id.0 & LEGACY_ID == 0 && seen.name.container_id.is_some());
+        containers.map(move |(id, seen)| (*id, root.join(seen.path.trim_start_matches('/'))))
+    }
+
     fn scan_cgroups(&mut self, look: Look, refused: &mut Refused) {
         if look.closely {
             let table = fs::read_to_string(self.paths.proc.join("self/mountinfo"));

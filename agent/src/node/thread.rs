@@ -23,7 +23,9 @@ use nix::{
 use tokio::sync::mpsc;
 
 use super::{
-    enter, netns,
+    enter,
+    hooks::{AskHook, Hooks},
+    netns,
     notice::Notices,
     queues, rules,
     sampling::Sampling,
@@ -56,6 +58,8 @@ pub struct Options {
     pub stream_samples: usize,
     /// How to read the rules of namespaces.
     pub rules: rules::Options,
+    /// Asks whether a cgroup has a hook inside connect(2); nobody is asked without it.
+    pub ask_hook: Option<AskHook>,
 }
 
 impl Default for Options {
@@ -67,6 +71,7 @@ impl Default for Options {
             samples: 64,
             stream_samples: 16,
             rules: rules::Options::default(),
+            ask_hook: None,
         }
     }
 }
@@ -86,6 +91,7 @@ struct Shared {
     everything: AtomicBool,
     /// Namespaces whose next sample is told whatever it says.
     anew: Mutex<BTreeSet<NetnsId>>,
+    hooked: AtomicBool,
     known: Mutex<Known>,
     limits: Mutex<Vec<String>>,
 }
@@ -110,6 +116,12 @@ impl NodeHandle {
     pub fn sample_anew(&self, netns: NetnsId) {
         let anew = self.shared.anew.lock();
         anew.unwrap_or_else(PoisonError::into_inner).insert(netns);
+    }
+
+    /// Whether a container was found that has a BPF hook inside connect(2).
+    #[must_use]
+    pub fn is_hooked(&self) -> bool {
+        self.shared.hooked.load(Ordering::Relaxed)
     }
 
     /// What this node does not let the agent see, for [`crate::model::Coverage::limits`];
@@ -179,6 +191,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         stop: AtomicBool::new(false),
         everything: AtomicBool::new(false),
         anew: Mutex::default(),
+        hooked: AtomicBool::new(false),
         known: Mutex::new(Known::default()),
         limits: Mutex::new(Vec::new()),
     });
@@ -188,6 +201,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         notices: Notices::new()
             .inspect_err(|error| tracing::warn!(%error, "inotify cannot be used: new pods are seen after up to two seconds"))
             .ok(),
+        hooks: Hooks::new(options.ask_hook),
         sampling: Sampling::default(),
         stream_turns: Turns::default(),
         sampling_trouble: None,
@@ -210,6 +224,7 @@ struct Work {
     options: Options,
     scanner: Scanner,
     notices: Option<Notices>,
+    hooks: Hooks,
     sampling: Sampling,
     stream_turns: Turns,
     sampling_trouble: Option<String>,
@@ -249,6 +264,7 @@ impl Work {
             Some(notices) => notices.watch(self.scanner.parents()),
             None => false,
         };
+        self.hooks.look(self.scanner.containers());
         self.share();
         self.rules.places(self.scanner.places());
         let end = Instant::now();
@@ -261,14 +277,18 @@ impl Work {
     }
 
     fn share(&self) {
+        self.shared
+            .hooked
+            .store(self.hooks.found, Ordering::Relaxed);
         let known = self.shared.known.lock();
         known
             .unwrap_or_else(PoisonError::into_inner)
             .learn(&self.scanner);
         let limits = self.shared.limits.lock();
         let mut limits = limits.unwrap_or_else(PoisonError::into_inner);
-        if *limits != self.scanner.limits() {
-            *limits = self.scanner.limits().to_vec();
+        let now = self.scanner.limits().iter().chain(&self.hooks.trouble);
+        if !limits.iter().eq(now.clone()) {
+            *limits = now.cloned().collect();
         }
     }
 

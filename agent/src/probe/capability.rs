@@ -10,6 +10,7 @@ use tracing::debug;
 use super::{
     attach,
     btf::{KIND_FUNC, KIND_TYPEDEF, Types},
+    late,
     plan::{CATALOGUE, Capabilities, Mechanism, SignalId, Step, Variant, plan},
     skeleton::Anchor,
 };
@@ -90,6 +91,8 @@ pub(super) fn ruled_out(
     if let Err(reason) = decision {
         rule_out_signal(&mut known, SignalId::Decision, &reason);
     }
+    // Not before there is something to compare: see `late`.
+    rule_out_signal(&mut known, SignalId::Rewrite, late::NO_HOOK);
     if !kprobes {
         for variant in CATALOGUE.iter().filter(|v| v.mechanism.patches_functions()) {
             known.insert(variant.program, Err("switched off by --no-kprobes".into()));

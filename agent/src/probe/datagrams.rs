@@ -1,20 +1,23 @@
-//! Flows over UDP: taken out of their map once a second, not subtracted.
+//! Flows over UDP and rewritten destinations: taken out of their maps once a second, not
+//! subtracted.
 //!
-//! The map is small and its entries are rarely the same twice (a resolver, now and then), so
+//! The maps are small and their entries rarely the same twice (a resolver, now and then), so
 //! whoever reads an entry removes it. Must never block for longer than one read takes.
 
 use aya::maps::{Map, MapData};
 use sidestep_abi::{DatagramValue, EdgeKey};
 use std::os::fd::AsFd as _;
 
-use super::{ProbeError, decode, sys};
-use crate::model::Datagrams;
+use super::{ProbeError, sys};
 
-/// Entries per system call: the whole map.
+/// Entries per system call: the whole map of flows over UDP.
 pub(super) const ROOM: usize = 1_024;
+/// The same of rewritten destinations.
+pub(super) const REWRITES: usize = 512;
 
-/// The map of flows over UDP.
-pub(super) struct DatagramReader {
+/// A map out of which is taken what it counted.
+pub(super) struct Taker {
+    name: &'static str,
     map: MapData,
     keys: Vec<EdgeKey>,
     values: Vec<DatagramValue>,
@@ -22,21 +25,26 @@ pub(super) struct DatagramReader {
     pub(super) len: usize,
 }
 
-impl DatagramReader {
+impl Taker {
     /// Takes over the hash map of the object.
     ///
     /// # Errors
     /// [`ProbeError::Object`] if it is no hash map.
-    pub(super) fn new(map: Option<Map>) -> Result<Self, ProbeError> {
+    pub(super) fn new(
+        map: Option<Map>,
+        name: &'static str,
+        room: usize,
+    ) -> Result<Self, ProbeError> {
         let Some(Map::HashMap(map)) = map else {
             return Err(ProbeError::Object {
-                reason: "no hash map DATAGRAMS".into(),
+                reason: format!("no hash map {name}"),
             });
         };
         Ok(Self {
+            name,
             map,
-            keys: vec![EdgeKey::default(); ROOM],
-            values: vec![DatagramValue::default(); ROOM],
+            keys: vec![EdgeKey::default(); room],
+            values: vec![DatagramValue::default(); room],
             len: 0,
         })
     }
@@ -45,7 +53,10 @@ impl DatagramReader {
     ///
     /// # Errors
     /// [`ProbeError::System`] if the map cannot be read.
-    pub(super) fn take(&mut self) -> Result<Vec<Datagrams>, ProbeError> {
+    pub(super) fn take<T>(
+        &mut self,
+        decode: impl Fn(&EdgeKey, &DatagramValue) -> T,
+    ) -> Result<Vec<T>, ProbeError> {
         let mut out = Vec::new();
         let (mut cursor, mut first) = (0_u64, true);
         loop {
@@ -53,11 +64,11 @@ impl DatagramReader {
             let (keys, values) = (&mut self.keys, &mut self.values);
             let batch = sys::take_batch(fd, first, &mut cursor, keys, values);
             let batch = batch.map_err(|source| ProbeError::System {
-                what: "cannot read the map of flows over UDP".into(),
+                what: format!("cannot read the map {}", self.name),
                 source,
             })?;
             let read = self.keys.iter().zip(&self.values).take(batch.count);
-            out.extend(read.map(|(key, value)| decode::datagrams(key, value)));
+            out.extend(read.map(|(key, value)| decode(key, value)));
             first = false;
             if batch.done {
                 break;

@@ -9,7 +9,7 @@ use sidestep_abi as abi;
 
 use crate::model::{
     Arrival, CgroupId, Counts, Datagrams, Direction, EdgeDelta, EdgeKey, Family, Histogram,
-    Listener, NetnsId, Outcome, Owner, Process, RulesBackend, Signal, Time,
+    Listener, NetnsId, Outcome, Owner, Process, Rewrite, RulesBackend, Signal, Time,
 };
 
 /// An edge; its addresses are unspecified where the kernel side had no room for them.
@@ -106,6 +106,21 @@ pub(super) fn datagrams(key: &abi::EdgeKey, value: &abi::DatagramValue) -> Datag
     Datagrams {
         key: edge_key(key),
         flows: value.flows,
+        process: process(&value.task),
+    }
+}
+
+/// A destination rewritten inside connect(2).
+pub(super) fn rewrite(key: &abi::EdgeKey, value: &abi::DatagramValue) -> Rewrite {
+    let asked = edge_key(key);
+    Rewrite {
+        used: SocketAddr::new(asked.local, key.arrival_port),
+        key: EdgeKey {
+            local: address(key.family, [0; 4]),
+            arrival: Arrival::Unknown,
+            ..asked
+        },
+        connections: value.flows,
         process: process(&value.task),
     }
 }

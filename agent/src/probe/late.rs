@@ -1,6 +1,8 @@
 //! What lives in modules: NAT's decision and changes of rules are attached when their
 //! module is there.
 //!
+//! What compares destinations is attached when somebody can rewrite them.
+//!
 //! Netfilter loads with the first rule, which may be long after the agent. The check is a
 //! `stat`, so it may be made every few seconds for ever. Until then nothing is missing: what
 //! is not loaded decides nothing and holds no rules.
@@ -26,6 +28,8 @@ const MODULES: &[&str] = &["nf_conntrack", "nf_nat"];
 const TABLES: &str = "x_tables";
 /// How the reason of what waits for its module ends.
 const NOT_YET: &str = "is not loaded yet; attached when it is";
+/// The reason of what compares destinations, as long as nobody rewrites them.
+pub(super) const NO_HOOK: &str = "no pod's cgroup has a BPF hook on connect(2)";
 /// Where the kernel offers kprobes; without them a module that loads changes nothing.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
@@ -36,7 +40,13 @@ fn is_loaded(module: &str) -> bool {
 
 /// Whether this is the reason of what waits for its module, and misses nothing meanwhile.
 pub(super) fn waits(reason: &str) -> bool {
-    reason.ends_with(NOT_YET)
+    reason.ends_with(NOT_YET) || reason == NO_HOOK
+}
+
+/// Whether the probe that compares destinations was not tried yet.
+pub(super) fn waits_for_hook(known: &Capabilities) -> bool {
+    let mut variants = CATALOGUE.iter().filter(|v| v.signal == SignalId::Rewrite);
+    variants.any(|v| matches!(known.get(v.program), Some(Err(reason)) if reason == NO_HOOK))
 }
 
 /// Signals whose module came since they were tried.

@@ -21,6 +21,7 @@ mod datagrams;
 mod decode;
 mod drain;
 mod error;
+mod hooks;
 mod late;
 mod load;
 mod plan;
@@ -32,5 +33,6 @@ mod sweep;
 mod sys;
 
 pub use error::ProbeError;
+pub use hooks::has_connect_hook;
 pub use probes::{ProbeOptions, Probes};
 pub use readiness::Readiness;

@@ -16,6 +16,7 @@ pub(super) enum SignalId {
     Accept,
     RulesLegacy,
     RulesNft,
+    Rewrite,
 }
 
 /// How a program is attached.
@@ -125,6 +126,13 @@ pub(super) const SIGNALS: &[SignalInfo] = &[
                      and nobody knows who made it",
         module: Some("nf_tables"),
     },
+    SignalInfo {
+        id: SignalId::Rewrite,
+        name: "destination_rewrite",
+        required: false,
+        without_it: "a destination that a BPF hook of a cgroup rewrites inside connect(2) is taken for the one asked for",
+        module: None,
+    },
 ];
 
 /// All variants, best first within a signal.
@@ -200,6 +208,12 @@ pub(super) const CATALOGUE: &[Variant] = &[
         mechanism: Mechanism::Kprobe,
         program: "rules_nft_kprobe",
         targets: &["nf_tables_commit"],
+    },
+    Variant {
+        signal: SignalId::Rewrite,
+        mechanism: Mechanism::RawTracepoint,
+        program: "rewrite_raw_tp",
+        targets: &["inet_sock_set_state"],
     },
 ];
 

@@ -18,7 +18,7 @@ use super::{
     btf::Types,
     capability::{self, Facts},
     clock::Anchor,
-    datagrams::{self, DatagramReader},
+    datagrams::{self, Taker},
     decode,
     drain::EdgeReader,
     late, load,
@@ -29,7 +29,8 @@ use super::{
     sys,
 };
 use crate::model::{
-    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, ProgramStats, Signal, SignalCoverage, Time,
+    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, ProgramStats, Rewrite, Signal,
+    SignalCoverage, Time,
 };
 
 /// What may be chosen at start.
@@ -51,7 +52,8 @@ pub struct Probes {
     ring: RingBuf<MapData>,
     edges: EdgeReader,
     overflow: EdgeReader,
-    datagrams: DatagramReader,
+    datagrams: Taker,
+    rewrites: Taker,
     sweeper: Sweeper,
     capabilities: Capabilities,
     options: ProbeOptions,
@@ -107,7 +109,8 @@ impl Probes {
             })?,
             edges: EdgeReader::new(ebpf.take_map("EDGES"), "EDGES")?,
             overflow: EdgeReader::new(ebpf.take_map("OVERFLOW"), "OVERFLOW")?,
-            datagrams: DatagramReader::new(ebpf.take_map("DATAGRAMS"))?,
+            datagrams: Taker::new(ebpf.take_map("DATAGRAMS"), "DATAGRAMS", datagrams::ROOM)?,
+            rewrites: Taker::new(ebpf.take_map("REWRITES"), "REWRITES", datagrams::REWRITES)?,
             sweeper: Sweeper::new(ebpf.map("AWAIT_STATES"), ebpf.map("AWAIT_SLOTS"))?,
             ebpf,
             capabilities,
@@ -187,7 +190,23 @@ impl Probes {
     /// # Errors
     /// [`ProbeError::System`] if their map cannot be read.
     pub fn datagrams(&mut self) -> Result<Vec<Datagrams>, ProbeError> {
-        self.datagrams.take()
+        self.datagrams.take(decode::datagrams)
+    }
+
+    /// Connections since the last call whose destination was rewritten inside connect(2).
+    /// What is asked there is compared with what is used from the first time on that somebody
+    /// is `hooked` into it, where this kernel allows it. Meant for once a second.
+    ///
+    /// # Errors
+    /// [`ProbeError::System`] if their map cannot be read.
+    pub fn rewrites(&mut self, hooked: bool) -> Result<Vec<Rewrite>, ProbeError> {
+        if late::waits_for_hook(&self.capabilities) {
+            if !hooked {
+                return Ok(Vec::new());
+            }
+            self.retry(SignalId::Rewrite);
+        }
+        self.rewrites.take(decode::rewrite)
     }
 
     /// Settles established connections that came out nowhere. Meant for every 250 ms.
@@ -235,7 +254,7 @@ impl Probes {
         for variant in CATALOGUE.iter().filter(|v| v.signal == signal) {
             self.capabilities.remove(variant.program);
         }
-        // What modules hold is reached by kprobes, which need no types.
+        // Kprobes and raw tracepoints, which need no types.
         if let Ok(targets) = skeleton::build(&[]) {
             capability::try_all(&mut self.ebpf, &targets, &mut self.capabilities);
         }
@@ -269,6 +288,11 @@ impl Probes {
                     "datagrams".into(),
                     used(self.datagrams.len),
                     used(datagrams::ROOM),
+                ),
+                (
+                    "rewrites".into(),
+                    used(self.rewrites.len),
+                    used(datagrams::REWRITES),
                 ),
                 ("awaiting_arrival".into(), waiting, places),
             ],

@@ -8,12 +8,17 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_LOOKUP_AND_DELETE_BATCH: libc::c_int = 25;
 /// Size of the attribute union given to the kernel; what follows a command's part is 0.
 const ATTR_LEN: usize = 128;
+/// Count what is inherited, too.
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+/// Place of the number of programs in a query's attributes.
+const PROGRAM_COUNT: usize = 24;
 /// Place of `recursion_misses` in `struct bpf_prog_info` (since Linux 5.12).
 const RECURSION_MISSES: usize = 208;
 
@@ -140,6 +145,20 @@ pub(super) fn take<K, V: Copy>(map: BorrowedFd<'_>, key: &K, mut value: V) -> io
     // SAFETY: key and value have the map's sizes by the caller's types.
     unsafe { attr.call(BPF_MAP_LOOKUP_AND_DELETE_ELEM) }?;
     Ok(value)
+}
+
+/// Whether programs of this type run for the processes of a cgroup, wherever they are attached.
+///
+/// # Errors
+/// The kernel's answer; `EPERM` without `CAP_NET_ADMIN`.
+pub(super) fn has_effective(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<bool> {
+    let mut attr = Attr::new()
+        .put32(0, raw(cgroup))
+        .put32(4, attach_type)
+        .put32(8, BPF_F_QUERY_EFFECTIVE);
+    // SAFETY: no addresses: only the number of programs is asked for.
+    unsafe { attr.call(BPF_PROG_QUERY) }?;
+    Ok(attr.get32(PROGRAM_COUNT) > 0)
 }
 
 /// Runs of a program that were skipped because it was running on that CPU already.

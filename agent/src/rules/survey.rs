@@ -5,7 +5,8 @@
 //! nothing is decided by it that an evaluation could decide.
 
 use super::{
-    Action, Backend, Base, Chain, Field, Hook, Match, Rule, Ruleset, Statement, Step, Table, Test,
+    Action, Backend, Base, Chain, Field, Hook, Match, Protocol, Rule, Ruleset, Statement, Step,
+    Table, Test,
 };
 use crate::model::{Direction, Family};
 
@@ -42,14 +43,24 @@ pub struct Stray {
     pub rules: usize,
 }
 
-/// Every rule for packets of the family that sends elsewhere, in the order of the rule set.
+/// What kind of packets is asked about: the family and the protocol.
+type Kind = (Family, Protocol);
+
+/// Every rule for packets of the family and protocol that sends elsewhere, in the order of the
+/// rule set. Whether it is reached is asked for these packets, too.
 #[must_use]
-pub fn redirectors(rules: &Ruleset, direction: Direction, family: Family) -> Vec<Redirector> {
+pub fn redirectors(
+    rules: &Ruleset,
+    direction: Direction,
+    family: Family,
+    protocol: Protocol,
+) -> Vec<Redirector> {
+    let kind = (family, protocol);
     let mut found = Vec::new();
     for table in tables(rules, family) {
-        let reached = reached(table, Some(family), |hook| asks(direction, hook));
+        let reached = reached(table, Some(kind), |hook| asks(direction, hook));
         for (chain, from) in table.chains.iter().zip(reached) {
-            redirecting(table, chain, family, from, &mut found);
+            redirecting(table, chain, kind, from, &mut found);
         }
     }
     found
@@ -119,22 +130,24 @@ impl Rule {
         self.actions().any(Action::redirects)
     }
 
-    /// Whether its conditions leave packets of the family in; only tables of both families ask.
-    fn is_for(&self, family: Family) -> bool {
-        let number = match family {
+    /// Whether its conditions leave packets of the kind in; only tables of both families ask
+    /// for the family.
+    fn is_for(&self, (family, protocol): Kind) -> bool {
+        let family = match family {
             Family::Ipv4 => 4,
             Family::Ipv6 => 6,
         };
-        self.matches().all(|condition| match &condition.test {
-            Test::Number {
-                field: Field::Family,
-                ranges,
-                ..
-            } => {
-                let within = |(first, last): &(u32, u32)| (*first..=*last).contains(&number);
-                ranges.iter().any(within) != condition.negated
-            }
-            _ => true,
+        self.matches().all(|condition| {
+            let Test::Number { field, ranges, .. } = &condition.test else {
+                return true;
+            };
+            let number = match field {
+                Field::Family => family,
+                Field::Protocol => protocol.number(),
+                _ => return true,
+            };
+            let within = |(first, last): &(u32, u32)| (*first..=*last).contains(&number);
+            ranges.iter().any(within) != condition.negated
         })
     }
 }
@@ -154,12 +167,8 @@ const fn asks(direction: Direction, hook: Hook) -> bool {
     )
 }
 
-/// For every chain the base chain of these hooks that leads to it, by rules for packets of the family if one is given.
-fn reached(
-    table: &Table,
-    family: Option<Family>,
-    hooks: impl Fn(Hook) -> bool,
-) -> Vec<Option<Base>> {
+/// For every chain the base chain of these hooks that leads to it, by rules for packets of the kind if one is given.
+fn reached(table: &Table, kind: Option<Kind>, hooks: impl Fn(Hook) -> bool) -> Vec<Option<Base>> {
     let base = |chain: &Chain| chain.base.filter(|base| hooks(base.hook));
     let mut reached: Vec<Option<Base>> = table.chains.iter().map(base).collect();
     let mut open: Vec<usize> = (0..reached.len())
@@ -168,7 +177,7 @@ fn reached(
     while let Some(at) = open.pop() {
         let from = reached[at];
         let rules = table.chains[at].rules.iter();
-        let rules = rules.filter(|rule| family.is_none_or(|family| rule.is_for(family)));
+        let rules = rules.filter(|rule| kind.is_none_or(|kind| rule.is_for(kind)));
         for next in rules.flat_map(Rule::actions).flat_map(Action::targets) {
             if let Some(place @ None) = reached.get_mut(next) {
                 *place = from;
@@ -182,13 +191,13 @@ fn reached(
 fn redirecting(
     table: &Table,
     chain: &Chain,
-    family: Family,
+    kind: Kind,
     from: Option<Base>,
     found: &mut Vec<Redirector>,
 ) {
     let way = from.map(|base| (base.hook, base.kind));
     for (at, rule) in chain.rules.iter().enumerate() {
-        if !rule.is_for(family) {
+        if !rule.is_for(kind) {
             continue;
         }
         let mut ports = Vec::new();
@@ -234,7 +243,7 @@ mod tests {
     }
 
     fn reached(rules: &Ruleset, direction: Direction, port: u16) -> bool {
-        redirectors(rules, direction, Family::Ipv4)
+        redirectors(rules, direction, Family::Ipv4, Protocol::Tcp)
             .iter()
             .any(|r| r.reached && r.sends_to(port))
     }
@@ -247,7 +256,10 @@ mod tests {
         assert!(reached(&rules, Direction::Inbound, 15006));
         assert!(!reached(&rules, Direction::Inbound, 15001));
         assert_eq!(strays(&rules, Family::Ipv4), []);
-        assert_eq!(redirectors(&rules, Direction::Outbound, Family::Ipv6), []);
+        assert_eq!(
+            redirectors(&rules, Direction::Outbound, Family::Ipv6, Protocol::Tcp),
+            []
+        );
     }
 
     #[test]
@@ -257,11 +269,29 @@ mod tests {
         let strays = strays(&rules, Family::Ipv4);
         let names: Vec<&str> = strays.iter().map(|s| s.chain.as_str()).collect();
         assert_eq!(names, ["OUT", "TO"]);
-        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4);
+        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4, Protocol::Tcp);
         let one = all.iter().find(|r| r.sends_to(15001)).unwrap();
         assert_eq!((one.reached, one.step.number), (false, Some(1)));
         assert!(one.step.text.contains("15001"));
         assert_eq!(one.step.hook, None);
+    }
+
+    #[test]
+    fn each_protocol_has_its_own() {
+        let rules = read(
+            "*nat\n:OUTPUT ACCEPT [0:0]\n:DNS - [0:0]\n:OUT - [0:0]\n-A OUTPUT -p udp -j DNS\n-A OUTPUT ! -p udp -j OUT\n\
+             -A DNS -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053\n-A DNS -j REDIRECT --to-ports 15054\n\
+             -A OUT -p tcp -j REDIRECT --to-ports 15001\nCOMMIT\n",
+        );
+        let ports = |protocol, reached| {
+            let all = redirectors(&rules, Direction::Outbound, Family::Ipv4, protocol);
+            let all = all.iter().filter(|r| r.reached == reached);
+            all.filter_map(|r| Some(r.ports?.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(Protocol::Tcp, true), [15001]);
+        assert_eq!(ports(Protocol::Tcp, false), [15054]);
+        assert_eq!(ports(Protocol::Udp, true), [15053, 15054]);
+        assert!(ports(Protocol::Udp, false).is_empty());
     }
 
     #[test]
@@ -276,7 +306,7 @@ mod tests {
     #[test]
     fn a_rule_is_told_with_the_hook_that_leads_to_it() {
         let rules = read(COMPLETE);
-        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4);
+        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4, Protocol::Tcp);
         let one = all.iter().find(|r| r.reached).unwrap();
         assert_eq!(one.step.hook, Some(Hook::Output));
         assert_eq!(one.step.kind, Some(ChainKind::Nat));
@@ -286,7 +316,7 @@ mod tests {
     fn the_same_redirect_in_two_backends_is_seen() {
         let mut rules = read(COMPLETE);
         parse_save(COMPLETE, Backend::Nft, Family::Ipv4, &mut rules);
-        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4);
+        let all = redirectors(&rules, Direction::Outbound, Family::Ipv4, Protocol::Tcp);
         let both = all.iter().filter(|r| r.reached && r.sends_to(15001));
         let both: Vec<Backend> = both.map(|r| r.step.backend).collect();
         assert_eq!(both, [Backend::Legacy, Backend::Nft]);
@@ -306,7 +336,7 @@ mod tests {
         let mut rules = Ruleset::default();
         parse_nft(json, &mut rules).unwrap();
         let ports = |family| {
-            let all = redirectors(&rules, Direction::Outbound, family);
+            let all = redirectors(&rules, Direction::Outbound, family, Protocol::Tcp);
             let reached = all.iter().filter(|r| r.reached);
             reached.filter_map(|r| r.ports).collect::<Vec<_>>()
         };

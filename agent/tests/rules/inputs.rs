@@ -131,8 +131,10 @@ pub fn ask(rules: &Ruleset) {
     for family in [Family::Ipv4, Family::Ipv6] {
         let _ = strays(rules, family);
         for direction in [Direction::Outbound, Direction::Inbound] {
-            for one in redirectors(rules, direction, family) {
-                assert!(rules.rule_at(&one.step).is_some(), "{}", one.step);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                for one in redirectors(rules, direction, family, protocol) {
+                    assert!(rules.rule_at(&one.step).is_some(), "{}", one.step);
+                }
             }
         }
     }

@@ -175,7 +175,13 @@ fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
             }
         }
     }
-    let Some(to) = sock::original_destination(downstream) else {
+    let outbound = side == Side::Outbound;
+    let own = |to: &SocketAddr| outbound && shared.options.outbound == Some(to.port());
+    let Some(to) = sock::original_destination(downstream).filter(|to| !own(to)) else {
+        if outbound {
+            // Nobody redirected it: it is the proxy that is meant, and dialing would have no end.
+            serve::answer(downstream);
+        }
         return;
     };
     if shared.options.no_read || shared.options.no_dial {

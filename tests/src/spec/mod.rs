@@ -89,6 +89,8 @@ fn default_silence() -> f64 {
 pub(crate) enum Requirement {
     /// Probes on kernel functions: tracepoints alone cannot decide this case.
     Kprobes,
+    /// Programs that read what a system call was given (Linux 5.15).
+    Registers,
     /// The real Envoy.
     Envoy,
 }

@@ -44,6 +44,9 @@ pub(crate) struct Pod {
     /// The sidecar; a toy proxy on the mesh's ports if not given.
     #[serde(default)]
     pub(crate) proxy: Proxy,
+    /// BPF hooks inside connect(2), attached to the pod's cgroup.
+    #[serde(default)]
+    pub(crate) hook: Vec<Hook>,
     /// The other processes.
     #[serde(default)]
     pub(crate) process: Vec<Process>,
@@ -130,6 +133,16 @@ pub(crate) struct Plus {
     pub(crate) line: String,
     /// The line of the set it comes before, which must be there; else it goes to the end of table nat.
     pub(crate) before: Option<String>,
+}
+
+/// A BPF hook inside connect(2). Without addresses it only allows.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Hook {
+    /// Destination that is rewritten.
+    pub(crate) from: Option<std::net::SocketAddr>,
+    /// What it becomes: `POD:PORT`, `localhost:PORT`, `ADDRESS:PORT`.
+    pub(crate) to: Option<String>,
 }
 
 /// The pod's sidecar.

@@ -149,7 +149,7 @@ const ROOTS: [Code; 6] = [
     Code::BypassAmbientLost,
 ];
 
-fn is_told_otherwise(pod: PodId, findings: &Findings) -> bool {
+pub(super) fn is_told_otherwise(pod: PodId, findings: &Findings) -> bool {
     ROOTS.iter().any(|code| {
         let case = findings.get(pod, *code);
         case.is_some_and(|case| case.is_current() && case.is_about(Direction::Outbound))
@@ -167,6 +167,7 @@ pub(super) fn explained_by(
     if ROOTS.contains(&code) && is_told_otherwise(pod, findings) {
         findings.resolve(at, Some(pod), Code::BypassDns, render);
         findings.resolve(at, Some(pod), Code::BypassQuic, render);
+        findings.resolve(at, Some(pod), Code::BypassSocketLb, render);
     }
 }
 
@@ -188,7 +189,7 @@ fn rule_facts(at: Time, case: &mut Case, flow: &Flow<'_>, scene: &Scene<'_>) {
         case.state(at, "rule", step.to_string());
     }
     let port = flow.query_port(scene.intent).unwrap_or_default();
-    let all = rules::redirectors(&now.rules, Direction::Outbound, family);
+    let all = rules::redirectors(&now.rules, Direction::Outbound, family, Protocol::Udp);
     case.state(at, "rules_for_queries", about_port(&all, port));
     if path.outcome == rules::Outcome::Direct || path.redirected_to().is_some() {
         case.witnesses.insert("live rules of the network namespace");
@@ -253,16 +254,19 @@ fn query_rules(scene: &Scene<'_>) -> QueryRules {
     let (Some(now), Some(port)) = (now.filter(known), intent.query_by(NO_ID, any, &[])) else {
         return QueryRules::Unknown;
     };
-    let of = |family| rules::redirectors(&now.rules, Direction::Outbound, family);
-    let (four, six) = (of(Family::Ipv4), of(Family::Ipv6));
+    let of =
+        |family, protocol| rules::redirectors(&now.rules, Direction::Outbound, family, protocol);
+    let four = of(Family::Ipv4, Protocol::Udp);
+    let six = of(Family::Ipv6, Protocol::Udp);
     let reached = |r: &&Redirector| r.reached;
     // A rule that leaves the port as it is may send queries to a resolver elsewhere.
     let queries = |r: &Redirector| r.sends_to(port) || r.sends_to(DNS) || r.ports.is_none();
     if four.iter().chain(&six).filter(reached).any(queries) {
         return QueryRules::Some(now.first);
     }
+    let connections = of(Family::Ipv4, Protocol::Tcp);
     let captures = |r: &Redirector| r.sends_to(intent.outbound_port);
-    match four.iter().filter(reached).any(captures) {
+    match connections.iter().filter(reached).any(captures) {
         true => QueryRules::None(about_port(&four, port)),
         false => QueryRules::Unknown,
     }

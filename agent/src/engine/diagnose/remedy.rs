@@ -54,6 +54,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         | Code::BypassHostNetwork
         | Code::MeshConflict => super::spec::remedy(case, entry, &container),
         Code::BypassDns | Code::BypassQuic => datagram::remedy(case, entry, &container),
+        Code::BypassSocketLb => super::rewrite::remedy(entry),
         Code::BypassAmbientLost => ambient::remedy(case, entry),
         Code::BypassUnknown => "Compare the rules in the pod's network namespace (iptables-save, nft list ruleset) with what the mesh installs; if they look complete, record this (sidestep agent --record FILE) and report it.".to_owned(),
         Code::StuckNoListener => no_listener(case, scene),

@@ -66,7 +66,9 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         Code::BypassBeforeRules => Some(case.first),
         // Connections may still show that queries are not all that is lost.
         Code::BypassDns => Some(after_start(case, since).max(case.first.plus_micros(1_500_000))),
-        Code::BypassQuic => Some(after_start(case, since).max(case.first.plus_micros(1_500_000))),
+        Code::BypassQuic | Code::BypassSocketLb => {
+            Some(after_start(case, since).max(case.first.plus_micros(1_500_000)))
+        }
         Code::BypassIpv6 => {
             let compared = has_captured_ipv4(scene) || scene.knows_rules(Family::Ipv6);
             let wait = if compared { 0 } else { 1_500_000 };

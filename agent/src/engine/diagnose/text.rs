@@ -96,6 +96,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         | Code::BypassHostNetwork
         | Code::MeshConflict => super::spec::summary(case, &pod, &n, &who),
         Code::BypassDns | Code::BypassQuic => super::datagram::summary(case, &pod, &to),
+        Code::BypassSocketLb => super::rewrite::summary(case, &pod, &n, &to),
         Code::BypassAmbientLost => super::ambient::summary(case, &pod, &n),
         Code::BypassUnknown => unknown(case, &n, &pod),
         Code::StuckNoListener => format!(
@@ -236,6 +237,7 @@ fn evidence(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) ->
 const fn source_name(code: Code) -> &'static str {
     match code {
         Code::AgentDegraded => "missing",
+        Code::BypassSocketLb => "rewritten",
         _ => "spec",
     }
 }
@@ -291,6 +293,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::BypassInboundEmpty
         | Code::BypassDns
         | Code::BypassQuic
+        | Code::BypassSocketLb
         | Code::BypassInitContainer => push("mesh", intent.profile.clone()),
         Code::StuckNoListener => {
             for port in &case.ports {

@@ -231,7 +231,7 @@ fn direct(
         return reason;
     }
     let (direction, family) = (q.key.direction, q.view.family);
-    let all = rules::redirectors(&now.rules, direction, family);
+    let all = rules::redirectors(&now.rules, direction, family, Protocol::Tcp);
     let ours: Vec<&Redirector> = all.iter().filter(|r| r.sends_to(q.port())).collect();
     if ours.iter().any(|r| r.reached) {
         return Reason::RulesPartial;
@@ -250,7 +250,7 @@ fn direct(
 
 /// Several backends redirect, and not alike: each was written by somebody who did not see the other.
 fn two_backends(rules: &Ruleset, q: &Question<'_>, facts: &mut Facts) -> Option<Reason> {
-    let all = rules::redirectors(rules, q.key.direction, q.view.family);
+    let all = rules::redirectors(rules, q.key.direction, q.view.family, Protocol::Tcp);
     type Ways = BTreeSet<(Option<(u16, u16)>, bool)>;
     let mut by_backend: BTreeMap<Backend, Ways> = BTreeMap::new();
     for one in &all {
@@ -278,7 +278,7 @@ fn absent(rules: &Ruleset, q: &Question<'_>) -> Reason {
             Direction::Outbound => q.intent.outbound_port,
             Direction::Inbound => q.intent.inbound_port,
         };
-        rules::redirectors(rules, direction, family)
+        rules::redirectors(rules, direction, family, Protocol::Tcp)
             .iter()
             .any(|r| r.reached && r.sends_to(port))
     };

@@ -8,7 +8,7 @@ use super::{Before, Connection, Known, Live, LiveRules, PodRow, RulesRow, Wanted
 use crate::{
     engine::{RulesRead, explain},
     model::{Direction, Family},
-    rules::{self, Outcome, Path, Redirector, Ruleset},
+    rules::{self, Outcome, Path, Protocol, Redirector, Ruleset},
 };
 
 /// Hints of one kind that are given.
@@ -103,7 +103,7 @@ fn lacking(
     port: u16,
     path: &Path,
 ) -> Vec<String> {
-    let all = rules::redirectors(rules, direction, family);
+    let all = rules::redirectors(rules, direction, family, Protocol::Tcp);
     let ours: Vec<&Redirector> = all.iter().filter(|rule| rule.sends_to(port)).collect();
     let mut lines = Vec::new();
     for stray in rules::strays(rules, family).iter().take(MOST) {
