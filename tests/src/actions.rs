@@ -24,7 +24,7 @@ use crate::place::Place;
 use crate::process::{self, Running};
 use crate::rules;
 use crate::sidecar;
-use crate::spec::{Action, Connect, Family, Outcome, Scenario, SignalAction};
+use crate::spec::{Action, Backend, Connect, Family, Outcome, Scenario, SignalAction};
 use crate::world::{self, Standing, World};
 
 /// A scenario on its way.
@@ -135,7 +135,10 @@ impl<'a> Stage<'a> {
                 self.sleep(Duration::from_secs_f64(*seconds));
                 Ok(())
             }
-            Action::Flush(pod) => self.world.flush(self.world.pod(pod)?),
+            Action::Flush(pod) => {
+                let native = self.scenario.backend == Backend::Native;
+                self.world.flush(self.world.pod(pod)?, native)
+            }
             Action::Rules(late) => {
                 let pod = self.world.pod(&late.pod)?;
                 for install in rules::one(self.scenario, &pod.spec, &pod.families, &late.rules)? {

@@ -216,6 +216,13 @@ fn change(entry: &mut Value, container: &Container) {
     if let Some(args) = &container.args {
         entry["args"] = json!(args);
     }
+    if let (false, None) = (container.env.is_empty(), entry.get("env")) {
+        entry["env"] = json!([]);
+    }
+    if let Some(env) = entry["env"].as_array_mut() {
+        let more = container.env.iter();
+        env.extend(more.map(|(name, value)| json!({"name": name, "value": value})));
+    }
     if !container.ports.is_empty() {
         let ports = container
             .ports

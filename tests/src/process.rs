@@ -218,6 +218,9 @@ fn serving(
         .arg(counters);
     listen(command, scenario, pod, serve.listen);
     command.args(["--delay", &serve.delay.to_string()]);
+    if serve.udp {
+        command.arg("--udp");
+    }
     tuning(command, serve.accept.0, serve.backlog, serve.workers);
 }
 

@@ -23,20 +23,33 @@ pub(crate) struct Install {
 }
 
 impl Install {
-    /// The program that takes the text.
-    pub(crate) fn program(&self) -> &'static str {
-        restore(self.backend, self.family)
+    /// The program that takes the text, with its arguments.
+    pub(crate) fn program(&self) -> &'static [&'static str] {
+        match (self.backend, self.family) {
+            (Backend::Native, _) => &["nft", "-f", "-"],
+            (Backend::Legacy, Family::Ipv4) => &["iptables-legacy-restore", "--noflush"],
+            (Backend::Legacy, Family::Ipv6) => &["ip6tables-legacy-restore", "--noflush"],
+            (Backend::Nft, Family::Ipv4) => &["iptables-nft-restore", "--noflush"],
+            (Backend::Nft, Family::Ipv6) => &["ip6tables-nft-restore", "--noflush"],
+        }
     }
 }
 
-/// The `…tables-…-restore` of a back end and family.
-pub(crate) fn restore(backend: Backend, family: Family) -> &'static str {
-    match (backend, family) {
-        (Backend::Legacy, Family::Ipv4) => "iptables-legacy-restore",
-        (Backend::Legacy, Family::Ipv6) => "ip6tables-legacy-restore",
-        (Backend::Nft, Family::Ipv4) => "iptables-nft-restore",
-        (Backend::Nft, Family::Ipv6) => "ip6tables-nft-restore",
+/// What takes all connections of a pod out of every back end's and family's table nat again.
+pub(crate) fn emptied(native: bool) -> Vec<(&'static [&'static str], &'static str)> {
+    const NAT: &str = "*nat\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n";
+    // A table that is not there cannot be deleted; before it is made, nothing is said of it.
+    const TABLE: &str = "add table inet istio-proxy-nat\ndelete table inet istio-proxy-nat\n";
+    let mut all: Vec<(&'static [&'static str], &'static str)> = vec![
+        (&["iptables-legacy-restore"], NAT),
+        (&["ip6tables-legacy-restore"], NAT),
+        (&["iptables-nft-restore"], NAT),
+        (&["ip6tables-nft-restore"], NAT),
+    ];
+    if native {
+        all.push((&["nft", "-f", "-"], TABLE));
     }
+    all
 }
 
 /// What to install when the pod starts.
@@ -69,15 +82,21 @@ pub(crate) fn one(
     rules: &Rules,
 ) -> Result<Vec<Install>> {
     let mut all = Vec::new();
-    for &family in rules.families.as_deref().unwrap_or(families) {
+    let backend = rules.backend.unwrap_or(scenario.backend);
+    let mut families = rules.families.as_deref().unwrap_or(families);
+    if backend == Backend::Native {
+        // One text is for all families.
+        families = families.get(..1).unwrap_or_default();
+    }
+    for &family in families {
         let base = match (&rules.text, &rules.set, pod.mesh) {
             (Some(text), _, _) => text.clone(),
-            (None, Some(set), _) => builtin(set, family)?.to_owned(),
-            (None, None, Some(mesh)) => builtin(mesh.set(), family)?.to_owned(),
+            (None, Some(set), _) => builtin(set, backend, family)?.to_owned(),
+            (None, None, Some(mesh)) => builtin(mesh.set(), backend, family)?.to_owned(),
             (None, None, None) => bail!("pod `{}`: rules need a `set` or a `text`", pod.name),
         };
         all.push(Install {
-            backend: rules.backend.unwrap_or(scenario.backend),
+            backend,
             family,
             text: edit(&base, rules)?,
         });
@@ -97,7 +116,12 @@ impl Mesh {
     }
 }
 
-fn builtin(set: &str, family: Family) -> Result<&'static str> {
+fn builtin(set: &str, backend: Backend, family: Family) -> Result<&'static str> {
+    if backend == Backend::Native {
+        return template::native(set).with_context(|| {
+            format!("there is no rule set `{set}` of nft's own: use istio, or give the `text`")
+        });
+    }
     template::rules(set, family).with_context(|| {
         format!("there is no rule set `{set}`: use istio, linkerd, consul, kuma or ambient, or give the `text`")
     })
@@ -115,7 +139,10 @@ fn edit(text: &str, rules: &Rules) -> Result<String> {
     }
     for plus in &rules.plus {
         let anchor = plus.before.as_deref().unwrap_or("COMMIT");
-        let Some(at) = lines.iter().position(|line| line.trim() == anchor.trim()) else {
+        let at = lines.iter().position(|line| line.trim() == anchor.trim());
+        // nft's scripts have no end.
+        let end = plus.before.is_none().then_some(lines.len());
+        let Some(at) = at.or(end) else {
             bail!(
                 "`plus`: the set has no line `{anchor}` to put `{}` before",
                 plus.line

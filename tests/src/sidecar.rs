@@ -157,6 +157,9 @@ impl Mesh {
         if spec.outbound.0 {
             command.args(["--outbound", outbound]);
         }
+        if spec.dns && matches!(self, Self::Istio | Self::Ambient) {
+            command.args(["--dns", "15053"]);
+        }
         if spec.inbound.0 {
             command.args(["--inbound", inbound]);
         }

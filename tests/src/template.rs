@@ -66,6 +66,11 @@ pub(crate) fn ambient() -> Injected {
     (labels, annotations, json!([]), None)
 }
 
+/// The rule set of that name in nft's own words, for both families.
+pub(crate) fn native(set: &str) -> Option<&'static str> {
+    (set == "istio").then_some(include_str!("../rules/istio-native.nft"))
+}
+
 /// The rule set of that name, for this family.
 pub(crate) fn rules(set: &str, family: Family) -> Option<&'static str> {
     Some(match (set, family) {

@@ -22,7 +22,7 @@ use crate::manifest::{self, Placed};
 use crate::place::Place;
 use crate::process;
 use crate::rules::{self, Install};
-use crate::spec::{Backend, Family, Mesh, Pod, Scenario};
+use crate::spec::{Family, Mesh, Pod, Scenario};
 use crate::{cgroup, command};
 
 /// Addresses of a run, which no other run on the machine has: `10.x.y.0/24` and `fd00:90:…::/64`.
@@ -237,25 +237,19 @@ impl World {
             netns: Some(pod.netns.clone()),
             ..Place::default()
         };
-        command::feed(
-            inside(&place).args([install.program(), "--noflush"]),
-            &install.text,
-        )
-        .map(drop)
-        .with_context(|| format!("cannot install the rules of pod `{}`", pod.spec.name))
+        command::feed(inside(&place).args(install.program()), &install.text)
+            .map(drop)
+            .with_context(|| format!("cannot install the rules of pod `{}`", pod.spec.name))
     }
 
-    /// Empties table nat of a pod, in every back end and family.
-    pub(crate) fn flush(&self, pod: &Standing) -> Result<()> {
-        for backend in [Backend::Legacy, Backend::Nft] {
-            for family in [Family::Ipv4, Family::Ipv6] {
-                let text = "*nat\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n".to_owned();
-                let place = Place {
-                    netns: Some(pod.netns.clone()),
-                    ..Place::default()
-                };
-                command::feed(inside(&place).arg(rules::restore(backend, family)), &text)?;
-            }
+    /// Empties table nat of a pod, in every back end and family; nft's own where it is `native`.
+    pub(crate) fn flush(&self, pod: &Standing, native: bool) -> Result<()> {
+        let place = Place {
+            netns: Some(pod.netns.clone()),
+            ..Place::default()
+        };
+        for (program, text) in rules::emptied(native) {
+            command::feed(inside(&place).args(program), text)?;
         }
         Ok(())
     }

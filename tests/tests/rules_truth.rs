@@ -40,16 +40,24 @@ const OUTSIDE: &str = "link set eth0 up; addr add 10.254.0.1/32 dev eth0; addr a
 const BY_MARK: &str = "rule add fwmark 1337 lookup 133; route add local 0.0.0.0/0 dev lo table 133; \
     -6 rule add fwmark 1337 lookup 133; -6 route add local ::/0 dev lo table 133";
 
+#[path = "../reaper.rs"]
+mod reaper;
+
 /// A pod and the world around it, which has every address.
 struct World {
     name: String,
+    _reaper: reaper::Reaper,
 }
 
 impl World {
     /// With routing by mark only where the mesh's rules count on it.
     fn new(by_mark: bool) -> Self {
         let name = format!("t{}", std::process::id());
-        let world = Self { name };
+        let names = ["p", "o"].map(|side| format!("{name}{side}"));
+        let world = Self {
+            name,
+            _reaper: reaper::Reaper::of(&names).unwrap(),
+        };
         for side in ["p", "o"] {
             shell(&format!("ip netns add {}{side}", world.name));
             world.run(side, "sysctl -qw net.ipv6.conf.default.accept_dad=0");
@@ -147,14 +155,6 @@ impl World {
             });
             client.join().unwrap()
         })
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for side in ["p", "o"] {
-            shell(&format!("ip netns del {}{side}", self.name));
-        }
     }
 }
 

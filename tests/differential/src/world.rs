@@ -1,7 +1,7 @@
 //! Two namespaces joined by a cable: a pod with rules, and a peer behind which services are.
 //!
 //! Somebody listens on every port of interest on both sides and says which side and port was reached, so that where a
-//! connection came out needs no guess. Everything made is removed when the world is dropped.
+//! connection came out needs no guess. Everything made is removed when the world is dropped, or its process killed.
 //!
 //! It must never change the namespace of the thread that calls it: each job is done by a thread that ends.
 
@@ -23,6 +23,9 @@ use socket2::{Domain, Socket, Type};
 
 use crate::grammar::{CAPTURES, Dialect, Family, SERVICES};
 
+#[path = "../../reaper.rs"]
+mod reaper;
+
 /// Where a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -36,13 +39,17 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct World {
     name: String,
+    _reaper: reaper::Reaper,
 }
 
 impl World {
     /// Makes it and starts the listeners.
     pub(crate) fn new() -> Result<Self> {
+        let name = format!("sdiff{}", std::process::id());
+        let names = ["pod", "peer"].map(|side| format!("{name}-{side}"));
         let world = Self {
-            name: format!("sdiff{}", std::process::id()),
+            name,
+            _reaper: reaper::Reaper::of(&names).context("cannot start a shell")?,
         };
         let (pod, peer) = (world.netns(Place::Pod), world.netns(Place::Peer));
         for netns in [&pod, &peer] {
@@ -180,15 +187,6 @@ impl World {
             }
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         })
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for place in [Place::Pod, Place::Peer] {
-            // Gone already is fine.
-            let _ = ip(&format!("netns del {}", self.netns(place)));
-        }
     }
 }
 

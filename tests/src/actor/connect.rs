@@ -19,6 +19,7 @@ use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::sock;
 use crate::place::Place;
 use crate::spec::ConnectMode;
 
@@ -202,7 +203,10 @@ fn open(options: &Options) -> io::Result<Socket> {
     } else {
         Domain::for_address(options.to)
     };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = match options.mode {
+        ConnectMode::Datagram => Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?,
+        _ => Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?,
+    };
     if options.v4_mapped {
         socket.set_only_v6(false)?;
     }
@@ -260,6 +264,17 @@ fn from_stdin(options: &Options) -> Tally {
 }
 
 fn attempt(options: &Options, socket: io::Result<Socket>) -> End {
+    if options.mode == ConnectMode::Datagram {
+        let timeout = Duration::from_secs_f64(options.timeout);
+        return match socket.and_then(|socket| sock::ask(socket, options.to, timeout)) {
+            Ok(()) => End::Ok,
+            Err(error) => match error.kind() {
+                io::ErrorKind::ConnectionRefused => End::Refused,
+                io::ErrorKind::WouldBlock => End::Silent,
+                _ => End::Other(error.to_string()),
+            },
+        };
+    }
     let connected = socket.and_then(|socket| connect(options, socket));
     match connected {
         Ok(Some(stream)) => {
@@ -283,7 +298,8 @@ fn connect(options: &Options, socket: Socket) -> io::Result<Option<TcpStream>> {
         _ => options.to,
     };
     match options.mode {
-        ConnectMode::Blocking => {
+        // A datagram went another way.
+        ConnectMode::Blocking | ConnectMode::Datagram => {
             // SO_SNDTIMEO bounds a blocking connect(2).
             socket.set_write_timeout(Some(timeout))?;
             socket.connect(&to.into())?;

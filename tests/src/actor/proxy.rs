@@ -4,10 +4,10 @@
 //! the inbound side with the mesh's own source address (127.0.0.6), because the rules know it by that. It exists for
 //! speed: it starts in milliseconds where Envoy needs a tenth of a second and 65 MB.
 //!
-//! It must never dial its own capture port: a connection that was not redirected is closed.
+//! It must never dial its own capture port: a connection that was not redirected is answered as one to itself, or closed.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,6 +35,9 @@ pub(crate) struct Options {
     /// Other ports of the sidecar on 127.0.0.1 only (admin)
     #[arg(long)]
     admin: Vec<u16>,
+    /// Port of its resolver, over UDP
+    #[arg(long)]
+    dns: Option<u16>,
     /// Addresses to listen on
     #[arg(long = "listen")]
     listen: Vec<IpAddr>,
@@ -114,6 +117,18 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
             }
         }
     }
+    for addr in &options.listen {
+        // Where the redirected queries arrive; an answer from anywhere else is nobody's.
+        let addr: IpAddr = match addr {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        if let Some(port) = options.dns {
+            let shared = Arc::clone(&shared);
+            let each = move || shared.counters.add(&shared.counters.served);
+            sock::echo((addr, port).into(), each)?;
+        }
+    }
     for &port in &options.admin {
         listeners.push((Side::Own, serve::local(port)?));
     }
@@ -175,11 +190,9 @@ fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
             }
         }
     }
-    let outbound = side == Side::Outbound;
-    let own = |to: &SocketAddr| outbound && shared.options.outbound == Some(to.port());
-    let Some(to) = sock::original_destination(downstream).filter(|to| !own(to)) else {
-        if outbound {
-            // Nobody redirected it: it is the proxy that is meant, and dialing would have no end.
+    let Some(to) = sock::original_destination(downstream) else {
+        if side == Side::Outbound {
+            // Nobody redirected it: it is the proxy itself that is meant.
             serve::answer(downstream);
         }
         return;

@@ -47,6 +47,9 @@ pub(crate) struct Options {
     /// Seconds until it answers
     #[arg(long, default_value_t = 0.0)]
     delay: f64,
+    /// Answers datagrams over UDP and no connections
+    #[arg(long)]
+    udp: bool,
     /// File for counters
     #[arg(long)]
     pub(crate) counters: Option<PathBuf>,
@@ -57,6 +60,12 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let counters = Arc::new(Counters::open(options.counters.as_deref())?);
     let mut listeners = Vec::new();
     for &addr in &options.listen {
+        if options.udp {
+            let counters = Arc::clone(&counters);
+            let each = move || counters.add(&counters.served);
+            sock::echo((addr, options.port).into(), each)?;
+            continue;
+        }
         for _ in 0..options.workers {
             listeners.push(sock::listen(sock::ListenAt {
                 addr: (addr, options.port).into(),

@@ -4,7 +4,7 @@
 //! has to recognise.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -46,6 +46,38 @@ fn open_listener(at: ListenAt) -> io::Result<TcpListener> {
     socket.bind(&at.addr.into())?;
     socket.listen(i32::try_from(at.backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
+}
+
+/// Answers every datagram to a port with itself, for ever; `each` is called for every one.
+pub(crate) fn echo(addr: SocketAddr, each: impl Fn() + Send + 'static) -> Result<()> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket
+        .bind(&addr.into())
+        .with_context(|| format!("cannot bind UDP {addr}"))?;
+    let socket: UdpSocket = socket.into();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 1500];
+        loop {
+            // An error is some earlier peer's that is gone.
+            if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                each();
+                let _ = socket.send_to(buffer.get(..length).unwrap_or_default(), from);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Sends a datagram and waits for its answer.
+pub(crate) fn ask(socket: Socket, to: SocketAddr, timeout: Duration) -> io::Result<()> {
+    let socket: UdpSocket = socket.into();
+    socket.set_read_timeout(Some(timeout))?;
+    socket.connect(to)?;
+    socket.send(b"question")?;
+    socket.recv(&mut [0; 64]).map(drop)
 }
 
 /// Where the peer of an accepted connection wanted to go before it was redirected; `None` if it was not.

@@ -125,6 +125,8 @@ pub(crate) enum ConnectMode {
     Nonblocking,
     /// On a non-blocking socket, closed at once.
     Abort,
+    /// One datagram over UDP and the wait for its answer, in place of a connection.
+    Datagram,
 }
 
 /// What connections come to.

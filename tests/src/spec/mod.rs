@@ -116,6 +116,8 @@ pub(crate) enum Backend {
     /// `iptables-nft`.
     #[default]
     Nft,
+    /// `nft`: the mesh's own tables, of both families at once.
+    Native,
 }
 
 /// Address family.
@@ -145,6 +147,7 @@ impl fmt::Display for Backend {
         f.write_str(match self {
             Self::Legacy => "legacy",
             Self::Nft => "nft",
+            Self::Native => "native",
         })
     }
 }

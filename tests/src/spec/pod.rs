@@ -87,6 +87,9 @@ pub(crate) struct Container {
     pub(crate) gid: Option<u32>,
     /// `args`.
     pub(crate) args: Option<Vec<String>>,
+    /// Variables added to `env`.
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
     /// `ports[].containerPort`.
     #[serde(default)]
     pub(crate) ports: Vec<u16>,
@@ -175,6 +178,9 @@ pub(crate) struct Proxy {
     /// Seconds it takes to accept one connection.
     #[serde(default)]
     pub(crate) accept_takes: f64,
+    /// Has a resolver, where the mesh has one.
+    #[serde(default)]
+    pub(crate) dns: bool,
     /// Length of the accept queues.
     pub(crate) backlog: Option<u32>,
     /// Listeners per port, with `SO_REUSEPORT` when more than one.
@@ -272,4 +278,7 @@ pub(crate) struct Serve {
     pub(crate) backlog: Option<u32>,
     /// Listeners, with `SO_REUSEPORT` when more than one.
     pub(crate) workers: Option<u16>,
+    /// Answers datagrams over UDP and no connections.
+    #[serde(default)]
+    pub(crate) udp: bool,
 }

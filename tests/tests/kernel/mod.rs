@@ -1,7 +1,7 @@
 //! Two namespaces joined by a cable, and ears in the kernel.
 //!
 //! Needs root and a built agent library; fails loudly without. Everything made is named
-//! after the process and the test, and removed when the test ends.
+//! after the process and the test, and removed when the test ends, or is killed.
 
 use std::{
     fs::File,
@@ -17,6 +17,9 @@ use sidestep::{
     model::{Arrival, Counts, Datagrams, Direction, EdgeDelta, EdgeKey, NetnsId, Signal},
     probe::{ProbeOptions, Probes},
 };
+
+#[path = "../../reaper.rs"]
+mod reaper;
 
 /// How long anything may take to be told.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,6 +42,8 @@ pub(crate) struct World {
     pub(crate) deltas: Vec<EdgeDelta>,
     pub(crate) signals: Vec<Signal>,
     pub(crate) datagrams: Vec<Datagrams>,
+    /// Dropped last: its namespaces are used to the end.
+    _reaper: reaper::Reaper,
 }
 
 impl World {
@@ -50,6 +55,8 @@ impl World {
     pub(crate) fn with(test: &str, options: ProbeOptions) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests need root");
         let name = format!("k{}{test}", std::process::id() % 10_000);
+        let names = ["c", "s"].map(|side| format!("{name}{side}"));
+        let reaper = reaper::Reaper::of(&names).unwrap();
         for side in ["c", "s"] {
             ip(&format!("netns add {name}{side}"));
             ip(&format!("-n {name}{side} link set lo up"));
@@ -74,6 +81,7 @@ impl World {
             deltas: Vec::new(),
             signals: Vec::new(),
             datagrams: Vec::new(),
+            _reaper: reaper,
         }
     }
 
@@ -219,15 +227,6 @@ impl World {
             if loss.at != "pending_missing" && loss.at != "skipped_runs" {
                 assert_eq!(loss.count, 0, "lost at {}", loss.at);
             }
-        }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for side in ["c", "s"] {
-            let name = format!("{}{side}", self.name);
-            let _ = Command::new("ip").args(["netns", "del", &name]).status();
         }
     }
 }
