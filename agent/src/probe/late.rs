@@ -40,7 +40,7 @@ fn is_loaded(module: &str) -> bool {
 
 /// Whether this is the reason of what waits for its module, and misses nothing meanwhile.
 pub(super) fn waits(reason: &str) -> bool {
-    reason.ends_with(NOT_YET) || reason == NO_HOOK
+    reason.ends_with(NOT_YET) || reason.ends_with(NO_HOOK)
 }
 
 /// Whether the probe that compares destinations was not tried yet.
@@ -138,4 +138,16 @@ pub(super) fn provide(ebpf: &mut Ebpf, offsets: Offsets) -> Result<(), String> {
     let map = ebpf.map_mut("LATE").ok_or("the object has no map LATE")?;
     let mut map: Array<&mut MapData, Offsets> = map.try_into().map_err(|e| chain(&e))?;
     map.set(0, offsets, 0).map_err(|e| chain(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NO_HOOK, NOT_YET, waits};
+
+    #[test]
+    fn what_waits_is_known_by_its_reason_also_behind_how_it_was_tried() {
+        assert!(waits(&format!("raw_tracepoint: {NO_HOOK}")));
+        assert!(waits(&format!("kprobe: module nf_nat {NOT_YET}")));
+        assert!(!waits("kprobe: refused"));
+    }
 }
