@@ -58,7 +58,7 @@ pub(crate) fn of_pod(
     extend(metadata, "labels", &pod.labels)?;
     extend(metadata, "annotations", &pod.annotations)?;
     let containers = placed(&value, &id);
-    let status = status(&value, addresses, &id);
+    let status = status(&value, addresses, &pod.container, &id);
     value
         .as_object_mut()
         .context("the manifest is no object")?
@@ -257,18 +257,31 @@ fn placed(value: &Value, id: &impl Fn(&str) -> String) -> Vec<Placed> {
         .collect()
 }
 
-fn status(value: &Value, addresses: &[IpAddr], id: &impl Fn(&str) -> String) -> Value {
+fn status(
+    value: &Value,
+    addresses: &[IpAddr],
+    said: &[Container],
+    id: &impl Fn(&str) -> String,
+) -> Value {
     let statuses = |list: &str| -> Value {
         let all = value["spec"][list].as_array().into_iter().flatten();
         all.map(|container| {
             let name = container["name"].as_str().unwrap_or_default();
             let done = list == "initContainers" && container["restartPolicy"] != json!("Always");
+            let said = said.iter().find(|container| container.name == name);
+            let ended = said.and_then(|container| container.ended.as_ref()).map(
+                |ended| json!({"terminated": {"exitCode": ended.code, "reason": ended.reason}}),
+            );
             let state = if done {
-                json!({"terminated": {"exitCode": 0, "reason": "Completed"}})
+                let completed = json!({"terminated": {"exitCode": 0, "reason": "Completed"}});
+                ended.clone().unwrap_or(completed)
             } else {
                 json!({"running": {}})
             };
-            json!({"name": name, "ready": true, "state": state,
+            json!({"name": name, "state": state,
+                "ready": said.and_then(|said| said.ready).unwrap_or(true),
+                "restartCount": said.map_or(0, |said| said.restarts),
+                "lastState": ended.filter(|_| !done).unwrap_or_else(|| json!({})),
                 "containerID": format!("containerd://{}", id(name))})
         })
         .collect()

@@ -93,6 +93,23 @@ pub(crate) struct Container {
     /// `ports[].containerPort`.
     #[serde(default)]
     pub(crate) ports: Vec<u16>,
+    /// `ready` of its status.
+    pub(crate) ready: Option<bool>,
+    /// `restartCount` of its status.
+    #[serde(default)]
+    pub(crate) restarts: u32,
+    /// How it ended: `lastState`; of an init container, `state`.
+    pub(crate) ended: Option<Ended>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ended {
+    /// `exitCode`.
+    pub(crate) code: i32,
+    /// `reason`.
+    pub(crate) reason: String,
 }
 
 /// Where a container stands in the manifest.
