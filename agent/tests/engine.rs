@@ -32,5 +32,7 @@ mod rewrites;
 mod rules_in_time;
 #[path = "engine/spec.rs"]
 mod spec;
+#[path = "engine/status.rs"]
+mod status;
 #[path = "engine/stuck.rs"]
 mod stuck;

@@ -7,12 +7,13 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1::{
-    Container as KubeContainer, ContainerPort, ContainerStatus, EnvVar, EphemeralContainer,
-    Pod as KubePod, PodSecurityContext, PodSpec, PodStatus, SecurityContext,
+    Container as KubeContainer, ContainerPort, ContainerState, ContainerStatus as KubeStatus,
+    EnvVar, EphemeralContainer, Pod as KubePod, PodSecurityContext, PodSpec, PodStatus,
+    SecurityContext,
 };
 
 use super::workload;
-use crate::model::{Container, ContainerKind, Pod, PodKey};
+use crate::model::{Container, ContainerKind, ContainerStatus, Ended, Pod, PodKey};
 
 /// Names a network namespace file where no kubelet makes cgroups for the pod.
 const NETNS_ANNOTATION: &str = "sidestep.dev/netns";
@@ -122,7 +123,7 @@ fn one(
     kind: ContainerKind,
     container: KubeContainer,
     whole: Option<&PodSecurityContext>,
-    statuses: Option<&Vec<ContainerStatus>>,
+    statuses: Option<&Vec<KubeStatus>>,
 ) -> Container {
     let own = container.security_context.as_ref();
     let id = |own: Option<i64>, whole: Option<i64>| own.or(whole).and_then(|id| id.try_into().ok());
@@ -132,6 +133,7 @@ fn one(
     args.extend(container.args.unwrap_or_default());
     Container {
         id: runtime_id(&container.name, statuses),
+        status: fares(&container.name, statuses).map(Box::new),
         kind,
         args,
         run_as_user: id(own.and_then(user), whole.and_then(|s| s.run_as_user)),
@@ -142,8 +144,28 @@ fn one(
     }
 }
 
+/// How it fares, as far as that matters.
+fn fares(name: &str, statuses: Option<&Vec<KubeStatus>>) -> Option<ContainerStatus> {
+    let status = statuses?.iter().find(|status| status.name == name)?;
+    let ended = |state: Option<&ContainerState>| {
+        let ended = state?.terminated.as_ref()?;
+        Some(Ended {
+            exit_code: ended.exit_code,
+            reason: ended.reason.clone().unwrap_or_default(),
+        })
+    };
+    let waiting = status.state.as_ref().and_then(|s| s.waiting.as_ref());
+    Some(ContainerStatus {
+        ready: status.ready,
+        restarts: u32::try_from(status.restart_count).unwrap_or(0),
+        waiting: waiting.map(|w| w.reason.clone().unwrap_or_default()),
+        ended: ended(status.state.as_ref()),
+        before: ended(status.last_state.as_ref()),
+    })
+}
+
 /// The runtime's id, without the `containerd://` in front.
-fn runtime_id(name: &str, statuses: Option<&Vec<ContainerStatus>>) -> Option<String> {
+fn runtime_id(name: &str, statuses: Option<&Vec<KubeStatus>>) -> Option<String> {
     let status = statuses?.iter().find(|status| status.name == name)?;
     let id = status.container_id.as_deref()?;
     let id = id.split_once("://").map_or(id, |(_, id)| id);

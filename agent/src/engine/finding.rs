@@ -78,6 +78,9 @@ codes! {
     StuckNoUpstream = "stuck-no-upstream", Critical;
     StuckAppRefused = "stuck-app-refused", Critical;
     StuckHalfClosed = "stuck-half-closed", Warning;
+    StuckStartupGap = "stuck-startup-gap", Warning;
+    SidecarNotReady = "sidecar-not-ready", Critical;
+    InitFailed = "init-failed", Critical;
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
     AgentDegraded = "agent-degraded", Warning;
 }

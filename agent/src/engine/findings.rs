@@ -374,6 +374,7 @@ const fn resolves_alone(code: Code) -> bool {
             | Code::BypassInboundEmpty
             | Code::BypassHostNetwork
             | Code::MeshConflict
+            | Code::InitFailed
     )
 }
 

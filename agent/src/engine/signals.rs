@@ -147,8 +147,8 @@ impl Engine {
         let process = Comm::of(process);
         let sample = diagnose::signal_sample(Direction::Outbound, key.remote, process, 0);
         let ns = entry.netns.and_then(|n| self.known.sockets.of(n));
-        if let Some(intent) = &entry.intent {
-            let case = (pod, diagnose::nobody(intent));
+        if entry.intent.is_some() {
+            let case = (pod, diagnose::nobody(self.now, entry));
             diagnose::signalled_refusal(self.now, case, ns, port, &sample, &mut self.findings);
         }
     }
@@ -165,11 +165,11 @@ impl Engine {
             return;
         };
         let inbound = entry.intent.as_ref().filter(|i| i.inbound_port == port);
-        if let Some(intent) = inbound {
+        if inbound.is_some() {
             let asked = SocketAddr::new(peer.ip(), port);
             let sample = diagnose::signal_sample(Direction::Inbound, asked, None, 1);
             let ns = self.known.sockets.of(netns);
-            let case = (pod, diagnose::nobody(intent));
+            let case = (pod, diagnose::nobody(self.now, entry));
             diagnose::signalled_refusal(self.now, case, ns, port, &sample, &mut self.findings);
         }
     }

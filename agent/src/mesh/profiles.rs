@@ -219,6 +219,7 @@ defaults = { include-inbound-ports = "*", include-outbound-ranges = "*" }
             run_as_group: None,
             ports: vec![],
             env: [].into(),
+            status: None,
         }
     }
 

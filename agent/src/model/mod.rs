@@ -16,7 +16,7 @@ mod time;
 pub use cluster::{ClusterStats, WatchStats};
 pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalCoverage};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
-pub use pod::{Container, ContainerKind, Pod, PodKey, Workload};
+pub use pod::{Container, ContainerKind, ContainerStatus, Ended, Pod, PodKey, Workload};
 pub use signal::{
     Arrival, Counts, Datagrams, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener,
     ListenerQueue, Outcome, Process, Rewrite, RulesBackend, Signal,

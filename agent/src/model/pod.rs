@@ -47,6 +47,41 @@ pub enum ContainerKind {
     Ephemeral,
 }
 
+/// How a container fares, as the kubelet last said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// It passes its readiness and startup probes.
+    pub ready: bool,
+    /// Times it was started again.
+    pub restarts: u32,
+    /// Why it is not started, while it waits: `CrashLoopBackOff`, `ImagePullBackOff`, …
+    pub waiting: Option<String>,
+    /// How it ended, if it is over now.
+    pub ended: Option<Ended>,
+    /// How it ended the time before.
+    pub before: Option<Ended>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Exit code; 128 and the signal's number if a signal ended it.
+    pub exit_code: i32,
+    /// `OOMKilled`, `Error`, `Completed`, …; empty if nobody says.
+    pub reason: String,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}", self.exit_code)?;
+        if self.reason.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " ({})", self.reason)
+        }
+    }
+}
+
 /// A container of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
@@ -68,6 +103,9 @@ pub struct Container {
     /// may be anybody's secrets and are never kept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// How it fares; `None` if the source does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<ContainerStatus>>,
 }
 
 /// A pod.

@@ -59,6 +59,7 @@ pub(crate) fn container(name: &str, kind: ContainerKind, id: &str) -> Container 
         run_as_group: None,
         ports: vec![],
         env: [].into(),
+        status: None,
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn bypassed(
             j.at,
             j.pod,
             code,
-            super::stuck::nobody(scene.intent),
+            super::status::nobody(j.at, scene.entry),
             render,
         );
     }

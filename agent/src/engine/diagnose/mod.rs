@@ -17,6 +17,7 @@ mod remedy;
 mod rewrite;
 mod ripe;
 mod spec;
+mod status;
 mod stuck;
 mod text;
 
@@ -30,7 +31,8 @@ pub(super) use lost::{Stop, hang_sample, stopped, upstream_hangs};
 pub(super) use rewrite::{Rewritten, rewritten};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
-pub(super) use stuck::{nobody, queue, refused_capture, signal_sample, signalled_refusal};
+pub(super) use status::nobody;
+pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};
 pub(super) use text::render;
 
 use super::{

@@ -67,6 +67,9 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream
         | Code::StuckHalfClosed => super::hang_text::remedy(case, &proxy(scene)),
+        Code::StuckStartupGap | Code::SidecarNotReady | Code::InitFailed => {
+            super::status::remedy(case, entry, &proxy(scene))
+        }
         Code::StuckUpstreamRefused => format!(
             "Nobody listens at {}: check that the target app runs and listens on port {port}, and that the Service's targetPort is that port.",
             top.first().map_or_else(String::new, |(d, _)| d.to_string())

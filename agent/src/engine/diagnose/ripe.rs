@@ -52,6 +52,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::BypassInitContainer
         | Code::BypassUnmeshed
         | Code::BypassHostNetwork
+        | Code::InitFailed
         | Code::MeshConflict => None,
         Code::BypassProxyUid | Code::BypassProxyGid => {
             let sure = !case.containers.is_empty() || case.connections >= 3;
@@ -88,7 +89,9 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             Some(after_start(case, since).max(case.first.plus_micros(wait)))
         }
         Code::BypassUnknown => (case.connections >= 3 && spans >= 2_000_000).then_some(case.last),
-        Code::StuckNoListener => no_listener(case, scene),
+        Code::StuckNoListener | Code::SidecarNotReady | Code::StuckStartupGap => {
+            no_listener(case, scene)
+        }
         Code::StuckAppRefused => app_refused(case, since, spans),
     }
 }

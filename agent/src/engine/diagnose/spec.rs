@@ -58,6 +58,7 @@ pub(in crate::engine) fn spec(
     if standing.asked.is_empty() {
         findings.resolve(at, Some(pod), Code::BypassUnmeshed, render);
     }
+    super::status::statuses(at, pod, entry, findings, render);
 }
 
 fn joined(texts: &[String]) -> Option<String> {
@@ -147,6 +148,7 @@ pub(in crate::engine) fn ripe_by_spec(case: &Case, entry: &PodEntry) -> Option<T
         Code::BypassInboundEmpty
         | Code::BypassInitContainer
         | Code::BypassHostNetwork
+        | Code::InitFailed
         | Code::MeshConflict => Some(case.first),
         _ => None,
     }

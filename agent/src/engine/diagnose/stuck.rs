@@ -40,7 +40,7 @@ pub(super) fn stuck(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings) 
         Arrival::Port(port) | Arrival::Decided(port) => port,
         Arrival::Nowhere | Arrival::Loopback | Arrival::Unknown => scene.intent.outbound_port,
     };
-    let case = findings.note(j.at, Some(j.pod), nobody(scene.intent));
+    let case = findings.note(j.at, Some(j.pod), super::status::nobody(j.at, scene.entry));
     case.add(&sample(j));
     add_port(case, port);
     if matches!(j.key.arrival, Arrival::Decided(_)) {
@@ -104,15 +104,8 @@ pub(in crate::engine) fn refused_capture(
     blind && deserted && !scene.watch.leaks(Direction::Outbound)
 }
 
-/// What it is called that nobody listens on a capture port. A node's proxy that is missing in
-/// one pod does not fail there: the pod was lost to it.
-pub(in crate::engine) const fn nobody(intent: &Intent) -> Code {
-    if intent.node_proxy {
-        Code::BypassAmbientLost
-    } else {
-        Code::StuckNoListener
-    }
-}
+/// A proxy that was never ready is starting for so long; later it is broken.
+pub(super) const COMES_UP_US: u64 = 60_000_000;
 
 /// A signal told that a SYN met no listener on a capture port; counted connections follow.
 pub(in crate::engine) fn signalled_refusal(
@@ -201,7 +194,12 @@ pub(super) fn intercepted(j: &Judged<'_>, findings: &mut Findings, render: Rende
         return;
     }
     let same = |c: &Case| *c.about.get(j.key.direction, j.view.family);
-    for code in [Code::StuckNoListener, Code::BypassAmbientLost] {
+    for code in [
+        Code::StuckNoListener,
+        Code::BypassAmbientLost,
+        Code::SidecarNotReady,
+        Code::StuckStartupGap,
+    ] {
         if findings.get(j.pod, code).is_some_and(same) {
             findings.resolve(j.at, Some(j.pod), code, render);
         }

@@ -111,6 +111,9 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream
         | Code::StuckHalfClosed => super::hang_text::summary(case, &pod, &n, &to),
+        Code::StuckStartupGap | Code::SidecarNotReady | Code::InitFailed => {
+            super::status::summary(case, &pod, &n, entry.map(|e| e.since))
+        }
         Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
         Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
         Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
@@ -295,10 +298,11 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::BypassQuic
         | Code::BypassSocketLb
         | Code::BypassInitContainer => push("mesh", intent.profile.clone()),
-        Code::StuckNoListener => {
+        Code::StuckNoListener | Code::StuckStartupGap | Code::SidecarNotReady => {
             for port in &case.ports {
                 push("listeners", listeners(scene, *port));
             }
+            super::status::facts(case, scene.entry, push);
         }
         Code::StuckAcceptQueue => {
             for port in &case.ports {
@@ -324,6 +328,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream
         | Code::StuckHalfClosed
+        | Code::InitFailed
         | Code::AgentDegraded => {}
     }
 }
