@@ -28,3 +28,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end }}
+
+{{/* The port's name tells kubectl sidestep how to speak to it. */}}
+{{- define "sidestep.port" -}}
+{{- if .Values.auth.tlsSecret }}https{{ else }}metrics{{ end -}}
+{{- end }}

@@ -110,6 +110,16 @@ impl Test {
         })?;
         self.finding(&agent)?;
         self.events()?;
+        self.until("`kubectl sidestep findings` tells it", |test| {
+            let text = world::plugin(&test.running, images, &["findings", "--namespace", "mesh"])?;
+            ensure!(
+                text.contains("bypass-no-rules")
+                    && text.contains("broken")
+                    && !text.contains("healthy"),
+                "{text}"
+            );
+            Ok(())
+        })?;
         self.check("Prometheus has the finding by its pod", || {
             prometheus.wait(
                 r#"sidestep_findings{namespace="mesh",pod="broken",code="bypass-no-rules"}"#,

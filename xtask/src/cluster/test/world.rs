@@ -22,6 +22,8 @@ use crate::{image, manifests, paths, process};
 pub(super) struct Images {
     agent: PathBuf,
     mesh: PathBuf,
+    /// The agent itself, which is the plugin of kubectl, too.
+    program: PathBuf,
 }
 
 /// Tag of the agent's image: never one that a registry has.
@@ -43,12 +45,14 @@ const SCRIPTS: [(&str, &str); 3] = [
 /// Puts the programs into images: those given, else such as are built now.
 pub(super) fn images(programs: Option<(&Path, &Path)>) -> Result<Images> {
     let dir = paths::target().join("cluster-images");
-    let images = Images {
+    let images = |program: &Path| Images {
         agent: dir.join("sidestep.tar"),
         mesh: dir.join("mesh.tar"),
+        program: program.to_path_buf(),
     };
     let name = format!("{}:{TAG}", image::NAME);
     if let Some((agent, tests)) = programs {
+        let images = images(agent);
         image::write(&images.agent, &name, agent)?;
         mesh(&images.mesh, tests)?;
         return Ok(images);
@@ -60,6 +64,7 @@ pub(super) fn images(programs: Option<(&Path, &Path)>) -> Result<Images> {
     let [agent, tests] = built.as_slice() else {
         bail!("cargo built {built:?}");
     };
+    let images = images(agent);
     image::write(&images.agent, &name, agent)?;
     mesh(&images.mesh, tests)?;
     Ok(images)
@@ -131,6 +136,19 @@ pub(super) fn install(running: &Running, images: &Images) -> Result<()> {
     )
     .context("the chart does not install")?;
     Ok(())
+}
+
+/// What `kubectl sidestep` answers, as its administrator's kubeconfig lets it ask.
+pub(super) fn plugin(running: &Running, images: &Images, arguments: &[&str]) -> Result<String> {
+    let plugin = running.place.join("kubectl-sidestep");
+    if !plugin.exists() {
+        std::os::unix::fs::symlink(images.program.canonicalize()?, &plugin)?;
+    }
+    process::output(
+        Command::new(plugin)
+            .args(arguments)
+            .env("KUBECONFIG", running.place.kubeconfig()),
+    )
 }
 
 /// Name and address of the agent's pod, once it is ready.
