@@ -60,6 +60,7 @@ const BATCH: usize = 256;
 /// # Errors
 /// Something at start cannot work: privileges, kernel, port, profiles, recording file.
 pub fn run(options: &AgentOptions) -> anyhow::Result<()> {
+    probe::bound_memory();
     if options.probes_only {
         return probes_only(options);
     }
@@ -340,6 +341,7 @@ impl Agent {
                 }
             }
             2 => self.probes.end_sample(),
+            3 => probe::give_back_memory(),
             _ => {}
         }
         self.drains = self.drains.wrapping_add(1);

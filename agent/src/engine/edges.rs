@@ -2,14 +2,17 @@
 //!
 //! For people and for evidence only; counters never depend on an edge still being here.
 //! Rows are compact (no strings: a pod is a number, a process name 16 bytes) and linked in
-//! order of use, so that the oldest falls off in constant time. What falls off is counted.
+//! order of use, so that the oldest falls off at once. The index holds numbers of rows, not
+//! keys a second time: those would be half as much memory again. What falls off is counted.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
 
 use super::{Leg, Verdict, directory::PodId, ledger};
 use crate::model::{Counts, EdgeKey, Process, Time};
 
 const NONE: u32 = u32::MAX;
+/// Rows are made room for in steps: doubling would leave megabytes unused.
+const STEP: usize = 1_024;
 
 /// A process name as the kernel keeps it: 15 bytes and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,7 +68,8 @@ pub(super) struct Edge {
 /// The most recent edges.
 #[derive(Debug)]
 pub(super) struct Edges {
-    index: BTreeMap<EdgeKey, u32>,
+    /// Numbers of rows, sorted by the rows' keys.
+    index: Vec<u32>,
     slots: Vec<Edge>,
     newest: u32,
     oldest: u32,
@@ -76,7 +80,7 @@ pub(super) struct Edges {
 impl Edges {
     pub(super) fn new(max: usize) -> Self {
         Self {
-            index: BTreeMap::new(),
+            index: Vec::new(),
             slots: Vec::new(),
             newest: NONE,
             oldest: NONE,
@@ -87,13 +91,13 @@ impl Edges {
 
     /// The edge of this key, made if it is new, now the most recent one.
     pub(super) fn touch(&mut self, at: Time, key: &EdgeKey) -> Option<&mut Edge> {
-        let ix = match self.index.get(key) {
-            Some(ix) => {
-                let ix = *ix;
+        let ix = match self.find(key) {
+            Ok(place) => {
+                let ix = self.index.get(place).copied().unwrap_or(NONE);
                 self.unlink(ix);
                 ix
             }
-            None => self.make(at, key),
+            Err(_) => self.make(at, key),
         };
         self.link_newest(ix);
         self.slot(ix)
@@ -101,8 +105,16 @@ impl Edges {
 
     /// The edge of this key, its place in the order unchanged.
     pub(super) fn get(&self, key: &EdgeKey) -> Option<&Edge> {
-        let ix = usize::try_from(*self.index.get(key)?).ok()?;
-        self.slots.get(ix)
+        let ix = *self.index.get(self.find(key).ok()?)?;
+        self.slots.get(usize::try_from(ix).ok()?)
+    }
+
+    /// The place of a key's row in the index, or where it would be.
+    fn find(&self, key: &EdgeKey) -> Result<usize, usize> {
+        self.index.binary_search_by(|ix| {
+            let row = usize::try_from(*ix).ok().and_then(|ix| self.slots.get(ix));
+            row.map_or(Ordering::Greater, |row| row.key.cmp(key))
+        })
     }
 
     /// Most recent first.
@@ -130,12 +142,17 @@ impl Edges {
         };
         let free = u32::try_from(self.slots.len()).unwrap_or(NONE);
         let ix = if self.slots.len() < self.max {
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(STEP.min(self.max));
+            }
             self.slots.push(edge);
             free
         } else {
             self.reuse_oldest(edge)
         };
-        self.index.insert(*key, ix);
+        // Not in the index yet, so that it is not found there.
+        let place = self.find(key).unwrap_or_else(|place| place);
+        self.index.insert(place, ix);
         ix
     }
 
@@ -143,9 +160,13 @@ impl Edges {
         let ix = self.oldest;
         self.unlink(ix);
         self.evicted = self.evicted.saturating_add(1);
-        let gone = self.slot(ix).map(|slot| std::mem::replace(slot, edge));
-        if let Some(gone) = gone {
-            self.index.remove(&gone.key);
+        // By its key, so before the row is another's.
+        let gone = self.slot(ix).map(|slot| slot.key);
+        if let Some(place) = gone.and_then(|key| self.find(&key).ok()) {
+            self.index.remove(place);
+        }
+        if let Some(slot) = self.slot(ix) {
+            *slot = edge;
         }
         ix
     }
@@ -236,6 +257,23 @@ mod tests {
         assert_eq!(order, [5, 4, 1]);
         assert_eq!(edges.evicted, 2);
         assert!(edges.get(&key(2)).is_none() && edges.get(&key(1)).is_some());
+    }
+
+    #[test]
+    fn the_index_finds_exactly_what_is_there() {
+        let mut edges = Edges::new(50);
+        for step in 0..5_000_u16 {
+            // Jumps about, and comes back to some.
+            edges.touch(Time(u64::from(step)), &key(step.wrapping_mul(7_919) % 131));
+        }
+        let mut there: Vec<u16> = edges.recent().map(|e| e.key.remote.port()).collect();
+        assert_eq!((there.len(), edges.index.len()), (50, 50));
+        there.sort_unstable();
+        for port in 0..131 {
+            let found = edges.get(&key(port)).map(|edge| edge.key.remote.port());
+            let is_there = there.binary_search(&port).is_ok();
+            assert_eq!(found, is_there.then_some(port));
+        }
     }
 
     #[test]

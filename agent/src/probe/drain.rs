@@ -16,8 +16,9 @@ use sidestep_abi::{EdgeKey, EdgeValue};
 use super::{ProbeError, decode, sys};
 use crate::model::EdgeDelta;
 
-/// Entries per system call; more than the longest bucket of the hash by far.
-const BATCH: usize = 1024;
+/// Entries per system call; more than the longest bucket of the hash by far, and few enough
+/// that the two buffers are small beside what is remembered.
+const BATCH: usize = 512;
 /// Looks without a change after which an edge is forgotten: two minutes at one per second.
 const IDLE_LOOKS: u16 = 120;
 

@@ -36,3 +36,4 @@ pub use error::ProbeError;
 pub use hooks::has_connect_hook;
 pub use probes::{ProbeOptions, Probes};
 pub use readiness::Readiness;
+pub use sys::{bound_memory, give_back_memory};
