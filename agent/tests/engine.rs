@@ -16,6 +16,8 @@ mod datagrams;
 mod exempt;
 #[path = "engine/identity.rs"]
 mod identity;
+#[path = "engine/itself.rs"]
+mod itself;
 #[path = "engine/laws.rs"]
 mod laws;
 #[path = "engine/live_rules.rs"]

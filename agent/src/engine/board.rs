@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Finding, RulesChange, RulesRead, RulesSource, Stage};
+use super::{AcceptRow, Finding, RulesChange, RulesRead, RulesSource, Stage};
 use crate::{
     mesh::Intent,
     model::{
@@ -346,6 +346,9 @@ pub struct Board {
     pub interception: Vec<InterceptionRow>,
     /// Handshake times, sorted.
     pub handshakes: Vec<HandshakeRow>,
+    /// Times waited to be accepted.
+    #[serde(default)]
+    pub accepts: Vec<AcceptRow>,
     /// Capture listeners' queues, sorted.
     pub queues: Vec<QueueRow>,
     /// Connections that hang, sorted.

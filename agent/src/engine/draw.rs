@@ -7,8 +7,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow, InterceptionRow, LiveRules,
-    PodRow, QueueRow, RulesRow, StuckRow, Verdict,
+    AcceptRow, Accepts, Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow,
+    InterceptionRow, LiveRules, PodRow, QueueRow, RulesRow, StuckRow, Verdict,
     directory::{PodEntry, PodId},
     edges::{Comm, Edge},
     findings::State,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     mesh::{Intent, IntentSource},
-    model::Loss,
+    model::Histogram,
 };
 
 /// Edges on the board, the most recent ones.
@@ -41,7 +41,7 @@ pub(super) fn board(engine: &mut Engine) -> Board {
         unattributed: engine.ledger.unattributed_rows(),
         coverage: engine.known.coverage.clone(),
         kernel: engine.stats.clone(),
-        losses: losses(engine),
+        losses: engine.losses(),
         sources: engine
             .sources
             .iter()
@@ -72,6 +72,7 @@ fn pods(engine: &mut Engine, board: &mut Board) {
         };
         let account = engine.ledger.account(id).unwrap_or(&nothing);
         rows(entry, account, board);
+        accepts(entry, account, board);
         let ns = entry.netns.and_then(|n| engine.known.sockets.of(n));
         if let (Some(ns), Some(intent)) = (ns, &entry.intent) {
             queues(entry, ns, intent, board);
@@ -193,6 +194,16 @@ fn rows(entry: &PodEntry, account: &Account, board: &mut Board) {
     );
 }
 
+fn accepts(entry: &PodEntry, account: &Account, board: &mut Board) {
+    let row = |(listener, histogram): (&Accepts, &Histogram)| AcceptRow {
+        pod: entry.pod.key.clone(),
+        workload: entry.pod.workload.clone(),
+        listener: *listener,
+        histogram: histogram.clone(),
+    };
+    board.accepts.extend(account.waits.iter().map(row));
+}
+
 fn queues(entry: &PodEntry, ns: &Namespace, intent: &Intent, board: &mut Board) {
     if entry.gone.is_some() {
         return;
@@ -267,23 +278,4 @@ fn edge_row(engine: &Engine, edge: &Edge) -> EdgeRow {
         first_seen: edge.first,
         last_seen: edge.last,
     }
-}
-
-fn losses(engine: &Engine) -> Vec<Loss> {
-    let loss = |at: &str, count| Loss {
-        at: at.to_owned(),
-        count,
-    };
-    let mut losses = vec![
-        loss("edges", engine.edges.evicted),
-        loss("outputs", engine.findings.outputs_lost),
-        loss("listeners", engine.known.sockets.refused),
-        loss("streams", engine.known.streams.refused),
-        loss("datagrams", engine.known.flows.refused),
-        loss("rewrites", engine.known.rewrites.refused),
-        loss("rules", engine.known.rulebook.refused),
-    ];
-    losses.extend(engine.known.directory.losses());
-    losses.sort_by(|a, b| a.at.cmp(&b.at));
-    losses
 }

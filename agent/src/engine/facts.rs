@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{
+    Accepts,
     directory::PodEntry,
     verdict::{Expected, Party, Path},
 };
@@ -77,6 +78,19 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
         mesh_port: is_mesh_port(key, intent),
         source,
         family: Family::of(key.remote.ip()),
+    }
+}
+
+/// Whose listener accepts the connections of an inbound edge.
+pub(super) fn accepts(key: &EdgeKey, view: &View, intent: Option<&Intent>) -> Accepts {
+    let Some(intent) = intent else {
+        return Accepts::App;
+    };
+    match key.local_port {
+        port if port == intent.outbound_port => Accepts::CaptureOutbound,
+        port if port == intent.inbound_port => Accepts::CaptureInbound,
+        _ if view.party == Party::Proxy => Accepts::Proxy,
+        _ => Accepts::App,
     }
 }
 

@@ -83,6 +83,8 @@ codes! {
     InitFailed = "init-failed", Critical;
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
     AgentDegraded = "agent-degraded", Warning;
+    AgentOverload = "agent-overload", Warning;
+    AgentUnattributed = "agent-unattributed", Info;
 }
 
 /// How much a finding matters.

@@ -208,7 +208,9 @@ impl Engine {
                 let Way::Pod(pod, container) = way else {
                     continue;
                 };
-                if round.iter().any(|(_, n)| *n > 0) {
+                // A connection of an earlier drain may have been accepted only now.
+                let waited = success && has_waited(delta);
+                if waited || round.iter().any(|(_, n)| *n > 0) {
                     self.judge_round(pod, container, delta, round);
                 }
             }
@@ -238,6 +240,15 @@ impl Engine {
             delta,
             view,
         };
+        if has_waited(delta)
+            && round
+                .iter()
+                .any(|(outcome, _)| *outcome == Outcome::Established)
+        {
+            let intent = entry.and_then(|entry| entry.intent.as_deref());
+            let by = facts::accepts(&delta.key, &bound.view, intent);
+            self.ledger.waits(pod, by, &delta.duration);
+        }
         let mut shown = None;
         let mut counts = Counts::default();
         for (outcome, n) in round.iter().filter(|(_, n)| *n > 0) {
@@ -340,6 +351,11 @@ impl Engine {
             diagnose::unmeshed(judged, entry, &mut self.findings);
         }
     }
+}
+
+/// Whether connections of this delta were accepted, and how long they had waited is known.
+fn has_waited(delta: &EdgeDelta) -> bool {
+    delta.key.direction == Direction::Inbound && ledger::samples(&delta.duration) > 0
 }
 
 /// Of two verdicts of one edge the one a person must see.

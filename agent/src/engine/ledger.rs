@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Leg, Verdict, directory::PodId};
+use super::{Accepts, Leg, Verdict, directory::PodId};
 use crate::model::{Counts, Direction, Histogram, Loss, Outcome};
 
 /// All outcomes with their field of [`Counts`].
@@ -73,6 +73,8 @@ pub(super) struct Account {
     pub(super) connections: BTreeMap<(Leg, Outcome), u64>,
     pub(super) verdicts: BTreeMap<(Direction, Verdict), u64>,
     pub(super) handshakes: BTreeMap<Leg, Histogram>,
+    /// Times from established to accepted.
+    pub(super) waits: BTreeMap<Accepts, Histogram>,
 }
 
 impl Account {
@@ -135,6 +137,12 @@ impl Ledger {
             let account = self.accounts.entry(pod).or_default();
             merge(account.handshakes.entry(leg).or_default(), times);
         }
+    }
+
+    /// Adds times that connections waited to be accepted.
+    pub(super) fn waits(&mut self, pod: PodId, by: Accepts, times: &Histogram) {
+        let account = self.accounts.entry(pod).or_default();
+        merge(account.waits.entry(by).or_default(), times);
     }
 
     /// Counts `n` connections whose pod stayed unknown.

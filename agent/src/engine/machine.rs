@@ -12,6 +12,7 @@ use super::{
     Board, Config, Input, Output, diagnose, draw,
     edges::Edges,
     findings::{Case, Findings},
+    itself::Itself,
     ledger::Ledger,
     surroundings::{Known, Surroundings},
 };
@@ -34,6 +35,7 @@ pub struct Engine {
     pub(super) findings: Findings,
     pub(super) stats: AgentStats,
     pub(super) sources: BTreeMap<String, String>,
+    pub(super) itself: Itself,
     board: Option<Arc<Board>>,
 }
 
@@ -54,6 +56,7 @@ impl Engine {
             findings: Findings::default(),
             stats: AgentStats::default(),
             sources: BTreeMap::new(),
+            itself: Itself::default(),
             board: None,
         }
     }
@@ -81,7 +84,7 @@ impl Engine {
             } => self.streams(netns, streams, left),
             Input::Rules(reading) => self.rules(*reading),
             Input::Coverage(coverage) => self.coverage(coverage),
-            Input::Stats(stats) => self.stats = stats,
+            Input::Stats(stats) => self.stats(stats),
         }
         self.advance();
     }

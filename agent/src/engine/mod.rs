@@ -4,6 +4,7 @@
 //! its own. The same inputs give the same outputs, bit for bit; that is what makes a
 //! recording of a customer's node a test.
 
+mod accepts;
 mod binding;
 mod blame;
 mod board;
@@ -21,6 +22,7 @@ mod findings;
 mod flow;
 mod hang;
 mod input;
+mod itself;
 mod late;
 mod ledger;
 mod machine;
@@ -43,6 +45,7 @@ mod verdict;
 mod watch;
 mod why;
 
+pub use accepts::{AcceptRow, Accepts};
 pub use board::{
     Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, LiveRules, PodRow, QueueRow,
     Reason, RulesRow, StuckRow, Verdict,

@@ -68,6 +68,7 @@ impl Engine {
                 Before::Another => now,
             };
             self.known.sockets.forget_before(moved.netns, ended);
+            self.known.streams.gone(moved.netns);
             self.known.rulebook.forget_before(now, moved.netns, ended);
         }
     }

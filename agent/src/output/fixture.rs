@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::View;
 use crate::{
     engine::{
-        Board, Code, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, PodRow, QueueRow,
-        Reason, Stage, StuckRow, Verdict,
+        AcceptRow, Accepts, Board, Code, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow,
+        Leg, PodRow, QueueRow, Reason, Stage, StuckRow, Verdict,
     },
     model::{
         AgentStats, Arrival, CgroupId, ClusterStats, Counts, Coverage, Direction, EdgeKey,
@@ -75,6 +75,7 @@ pub(crate) fn board() -> Board {
         connections: connections(),
         interception: interception(),
         handshakes: handshakes(),
+        accepts: accepts(),
         queues: queues(),
         stuck: vec![StuckRow {
             pod: cart(),
@@ -258,6 +259,19 @@ fn handshakes() -> Vec<HandshakeRow> {
         pod: cart(),
         workload: deployment("cart"),
         leg: Leg::AppToProxy,
+        histogram,
+    }]
+}
+
+fn accepts() -> Vec<AcceptRow> {
+    let mut histogram = Histogram::default();
+    histogram.buckets[4] = 8;
+    histogram.buckets[15] = 1;
+    histogram.sum_us = 40_200;
+    vec![AcceptRow {
+        pod: cart(),
+        workload: deployment("cart"),
+        listener: Accepts::CaptureInbound,
         histogram,
     }]
 }

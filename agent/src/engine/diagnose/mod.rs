@@ -23,7 +23,7 @@ mod text;
 
 use std::net::SocketAddr;
 
-pub(super) use agent::coverage;
+pub(super) use agent::{attributed, coverage, overload, unattributed};
 pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
 pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
 pub(super) use hang::hangs;

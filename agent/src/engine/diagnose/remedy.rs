@@ -79,6 +79,8 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             super::lost::remedy(case, top.first().map(|(to, _)| *to))
         }
         Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),
+        Code::AgentOverload => "Nothing is wrong with the pods, but answers about some of their connections are missing. A pod with very many destinations (a crawler, a port scan, a client that opens thousands of connections a second) is the usual reason: GET /v1/edges shows who. If it stays, this node is larger than the agent's bounds: please report it with the numbers above.".to_owned(),
+        Code::AgentUnattributed => "Find whose they are: `sidestep pods` lists the pods the agent knows. Containers that run outside of Kubernetes need manifests (--pods DIR), or may be left alone; for pods that are missing, look at /v1/coverage and at the agent's log for a source that fails.".to_owned(),
     }
 }
 

@@ -24,9 +24,11 @@ const APP_START_US: u64 = 30_000_000;
 // lint: long because it is one table, an arm for each code.
 pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<Time> {
     let Some(scene) = scene else {
-        // Rules stop connections of pods in no mesh as well.
-        let alone = matches!(case.code, Code::AgentDegraded | Code::FailNetfilterDrop);
-        return alone.then_some(case.first);
+        return match case.code {
+            // Rules stop connections of pods in no mesh as well.
+            Code::FailNetfilterDrop => Some(case.first),
+            _ => about_agent(case),
+        };
     };
     let since = scene.entry.since;
     let spans = case.last.micros_since(case.first);
@@ -45,7 +47,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             Some(case.first)
         }
         Code::StuckUpstreamTimeout => super::lost::ripe(case, scene),
-        Code::AgentDegraded => Some(case.first),
+        Code::AgentDegraded | Code::AgentOverload | Code::AgentUnattributed => about_agent(case),
         // Of these the spec is enough: see there.
         Code::BypassSharedUid
         | Code::BypassInboundEmpty
@@ -93,6 +95,16 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             no_listener(case, scene)
         }
         Code::StuckAppRefused => app_refused(case, since, spans),
+    }
+}
+
+/// What is missing or was dropped is so. Connections without a pod may be what a pod left behind
+/// that just ended: they have to keep coming.
+fn about_agent(case: &Case) -> Option<Time> {
+    match case.code {
+        Code::AgentDegraded | Code::AgentOverload => Some(case.first),
+        Code::AgentUnattributed => (case.last > case.first).then_some(case.last),
+        _ => None,
     }
 }
 

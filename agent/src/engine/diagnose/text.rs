@@ -119,16 +119,10 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
             super::lost::summary(case, &pod, &n, &to)
         }
-        Code::AgentDegraded => degraded(case),
+        Code::AgentDegraded | Code::AgentOverload | Code::AgentUnattributed => {
+            super::agent::summary(case)
+        }
     }
-}
-
-fn degraded(case: &Case) -> String {
-    let missing = u64::try_from(case.sources.size().0).unwrap_or(0);
-    format!(
-        "{} of this node's kernel cannot be had",
-        plural(missing, "signal")
-    )
 }
 
 fn partial(case: &Case, n: &str, pod: &str) -> String {
@@ -153,7 +147,7 @@ fn unknown(case: &Case, n: &str, pod: &str) -> String {
     )
 }
 
-fn plural(n: u64, what: &str) -> String {
+pub(super) fn plural(n: u64, what: &str) -> String {
     if n == 1 {
         format!("1 {what}")
     } else {
@@ -329,7 +323,9 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::StuckNoUpstream
         | Code::StuckHalfClosed
         | Code::InitFailed
-        | Code::AgentDegraded => {}
+        | Code::AgentDegraded
+        | Code::AgentOverload
+        | Code::AgentUnattributed => {}
     }
 }
 

@@ -95,7 +95,9 @@ metrics! {
     INTERCEPTION = Counter "sidestep_interception" ["namespace", "pod", "workload", "direction", "verdict", "reason"]
         "Connections judged against what the pod's spec says must be captured.";
     HANDSHAKE = Histogram "sidestep_handshake" Seconds ["namespace", "pod", "workload", "leg"]
-        "Outbound legs: connect to established. Inbound legs: established to accepted.";
+        "Outbound legs: connect to established.";
+    ACCEPT_WAIT = Histogram "sidestep_accept_wait" Seconds ["namespace", "pod", "workload", "listener"]
+        "Established to accepted, by whose listener it is.";
     QUEUE_LENGTH = Gauge "sidestep_accept_queue_length" ["namespace", "pod", "workload", "port"]
         "Connections waiting in the accept queue of a capture listener.";
     QUEUE_MAX = Gauge "sidestep_accept_queue_max" ["namespace", "pod", "workload", "port"]

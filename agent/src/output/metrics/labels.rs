@@ -37,6 +37,7 @@ label_sets! {
     ConnectionLabels { leg: &'static str, result: &'static str } + pod
     InterceptionLabels { direction: &'static str, verdict: &'static str, reason: &'static str } + pod
     LegLabels { leg: &'static str } + pod
+    ListenerLabels { listener: &'static str } + pod
     QueueLabels { port: u16 } + pod
     StageLabels { stage: &'static str } + pod
     FindingLabels { code: &'static str, severity: &'static str } + pod

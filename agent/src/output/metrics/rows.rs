@@ -10,8 +10,9 @@ use super::{
     catalog,
     labels::{
         AtLabel, CodeLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels,
-        MapLabel, MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel, QueueLabels,
-        ReasonLabel, ResourceLabel, ResultLabel, SourceLabel, StageLabels, VersionLabel,
+        ListenerLabels, MapLabel, MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel,
+        QueueLabels, ReasonLabel, ResourceLabel, ResultLabel, SourceLabel, StageLabels,
+        VersionLabel,
     },
     page::Page,
 };
@@ -56,6 +57,14 @@ pub(super) fn traffic(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
                 },
                 &row.histogram,
             )
+        }),
+    )?;
+    page.histograms(
+        &catalog::ACCEPT_WAIT,
+        board.accepts.iter().map(|row| {
+            let pod = PodLabels::new(&row.pod, row.workload.as_ref());
+            let listener = row.listener.as_str();
+            (ListenerLabels { pod, listener }, &row.histogram)
         }),
     )?;
     queues(page, &board.queues)?;
