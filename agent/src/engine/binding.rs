@@ -6,8 +6,28 @@
 
 use std::collections::BTreeMap;
 
-use super::directory::{Before, Directory, MovedIn, PodEntry, PodId};
-use crate::model::NetnsId;
+use super::directory::{Directory, PodEntry, PodId};
+use crate::model::{NetnsId, Time};
+
+/// A namespace became a pod's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MovedIn {
+    pub(super) netns: NetnsId,
+    /// When its pod was heard of first.
+    pub(super) since: Time,
+    pub(super) before: Before,
+}
+
+/// Whose a namespace was before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// Nobody's that is known.
+    Nobody,
+    /// Another pod's, that ended then.
+    Until(Time),
+    /// Another pod's, of which nothing says that it ended.
+    Another,
+}
 
 impl Directory {
     pub(super) fn rebind(&mut self) {

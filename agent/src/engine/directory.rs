@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::input::Change;
+use super::{binding::MovedIn, input::Change};
 use crate::{
     mesh::{Intent, Standing},
     model::{CgroupId, Container, Loss, NetnsId, Owner, Pod, PodKey, Time},
@@ -92,26 +92,6 @@ pub(super) struct NetnsEntry {
     pub(super) addresses: Vec<IpAddr>,
     pub(super) host: bool,
     pub(super) bound: Option<PodId>,
-}
-
-/// A namespace became a pod's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct MovedIn {
-    pub(super) netns: NetnsId,
-    /// When its pod was heard of first.
-    pub(super) since: Time,
-    pub(super) before: Before,
-}
-
-/// Whose a namespace was before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
-    /// Nobody's that is known.
-    Nobody,
-    /// Another pod's, that ended then.
-    Until(Time),
-    /// Another pod's, of which nothing says that it ended.
-    Another,
 }
 
 /// Who is who.

@@ -5,11 +5,7 @@
 //! manifest changes, or the listening sockets it was guessed from.
 
 use super::{
-    diagnose,
-    directory::{Before, PodId},
-    findings::Case,
-    input::Change,
-    machine::Engine,
+    binding::Before, diagnose, directory::PodId, findings::Case, input::Change, machine::Engine,
     surroundings::Surroundings,
 };
 use crate::{mesh::IntentSource, model::PodKey};
