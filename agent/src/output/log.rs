@@ -48,12 +48,17 @@ pub enum LogError {
     AlreadySet,
 }
 
+/// The client of the API server warns of every try that fails; the agent tells the trouble once, in its own words. What the user's
+/// filter says of them comes after this, and wins.
+const QUIET: &str = "kube_runtime=error,kube_client=error";
+
 /// Sends the log to stderr.
 ///
 /// # Errors
 /// The filter does not parse, or the log is set up already.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|source| LogError::Filter {
+    let whole = format!("{QUIET},{filter}");
+    let parsed = EnvFilter::try_new(whole).map_err(|source| LogError::Filter {
         filter: filter.to_owned(),
         source,
     })?;
