@@ -150,11 +150,12 @@ fn back(test: &mut Test, agent: &Agent, prometheus: &Prometheus) -> Result<()> {
         Ok(())
     })?;
     test.kubectl
-        .feed(&["apply", "--filename=-"], &short_pod(9_999))?;
+        .feed(&["apply", "--filename=-"], &short_pod(9_999, "0.4"))?;
+    // An agent that finds its watch too old lists anew, after at most half a minute: this pod lives longer.
     test.until("a pod made after that is seen", |_| {
         let question = "sum(sidestep_connections_total{namespace=\"churn\",pod=\"short-9999\"})";
         let seen = prometheus.ask(question)?;
-        ensure!(seen >= f64::from(CONNECTIONS), "{seen} connections");
+        ensure!(seen >= f64::from(CONNECTIONS / 2), "{seen} connections");
         Ok(())
     })?;
     test.until("the node is as before", |test| {

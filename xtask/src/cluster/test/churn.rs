@@ -93,7 +93,7 @@ fn waves(test: &Test, pods: u32) -> Result<()> {
         let wave = WAVE.min(pods - number);
         let mut text = String::new();
         for index in number..number + wave {
-            write!(text, "{}", short_pod(index))?;
+            write!(text, "{}", short_pod(index, "20"))?;
         }
         test.kubectl.feed(&["apply", "--filename=-"], &text)?;
         wait(&test.stop, "pods of a wave are done", SOON * 2, || {
@@ -115,8 +115,8 @@ fn waves(test: &Test, pods: u32) -> Result<()> {
     Ok(())
 }
 
-/// A pod that makes its connections and is done, after two seconds.
-pub(super) fn short_pod(index: u32) -> String {
+/// A pod that makes its connections, so many a second, and is done.
+pub(super) fn short_pod(index: u32, rate: &str) -> String {
     format!(
         "---
 apiVersion: v1
@@ -130,7 +130,7 @@ spec:
     - name: client
       image: sidestep.local/mesh:1
       imagePullPolicy: Never
-      command: [sidestep-tests, actor, connect, --to, \"10.96.0.80:8080\", --count, \"{CONNECTIONS}\", --rate, \"20\"]
+      command: [sidestep-tests, actor, connect, --to, \"10.96.0.80:8080\", --count, \"{CONNECTIONS}\", --rate, \"{rate}\"]
 "
     )
 }
