@@ -24,6 +24,10 @@ pub const EVENT_LISTENING_ENDED: u32 = 7;
 /// `RULES_*` in `local_port`, the address family in `remote_port` (0 if not known).
 pub const EVENT_RULES_CHANGED: u32 = 8;
 
+/// An established connection was reset by its peer before a single byte of an answer came:
+/// `key.local_port` is its own port, whichever end called connect(2).
+pub const EVENT_RESET: u32 = 9;
+
 /// A table of the older backend was replaced.
 pub const RULES_LEGACY: u16 = 1;
 /// A batch of nftables was committed; an empty one is as well.
@@ -41,8 +45,12 @@ pub const OUTCOME_UNREACHABLE: u8 = 3;
 pub const OUTCOME_FAILED: u8 = 4;
 /// Closed by the caller before an answer.
 pub const OUTCOME_ABORTED: u8 = 5;
+/// No source port or address was free: no SYN was sent (EADDRNOTAVAIL).
+pub const OUTCOME_NO_ADDRESS: u8 = 6;
+/// Forbidden by a policy on the way, which said so (EACCES, EPERM).
+pub const OUTCOME_DENIED: u8 = 7;
 /// Number of outcomes.
-pub const OUTCOME_COUNT: usize = 6;
+pub const OUTCOME_COUNT: usize = 8;
 
 /// Length of a task's name in the kernel (`TASK_COMM_LEN`).
 pub const COMM_LEN: usize = 16;
@@ -97,7 +105,7 @@ impl Event {
     /// [`Malformed`] if the size or a value is not an event's.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let event: Self = read(bytes)?;
-        if !(EVENT_FIRST_SEEN..=EVENT_RULES_CHANGED).contains(&event.kind) {
+        if !(EVENT_FIRST_SEEN..=EVENT_RESET).contains(&event.kind) {
             return Err(Malformed::Value {
                 field: "kind",
                 found: event.kind.into(),

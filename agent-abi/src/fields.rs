@@ -120,6 +120,8 @@ fields! {
     inet_sport: "inet_sock", "inet_sport", Byte, Required;
     /// Maximum segment size the peer announced.
     tcp_mss_clamp: "tcp_sock", "rx_opt.mss_clamp", Byte, Optional;
+    /// Bytes the peer has sent.
+    tcp_bytes_received: "tcp_sock", "bytes_received", Byte, Optional;
     /// Buffer of a packet.
     skb_head: "sk_buff", "head", Byte, Optional;
     /// Offset of its network header in the buffer.

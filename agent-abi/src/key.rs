@@ -117,7 +117,7 @@ pub struct EdgeValue {
     pub outcomes: [u32; crate::OUTCOME_COUNT],
 }
 
-plain!(EdgeValue, 136, { sum_us: 0, buckets: 8, outcomes: 112 });
+plain!(EdgeValue, 144, { sum_us: 0, buckets: 8, outcomes: 112 });
 
 impl EdgeValue {
     /// Reads a value; every bit pattern is one.

@@ -75,9 +75,9 @@ fn an_event_comes_back_and_a_broken_one_is_refused() {
     assert_eq!(Event::from_bytes(&bytes::<_, 112>(&event)), Ok(event));
     for broken in [
         Event { kind: 0, ..event },
-        Event { kind: 9, ..event },
+        Event { kind: 10, ..event },
         Event {
-            outcome: 6,
+            outcome: 8,
             ..event
         },
         Event {
@@ -102,8 +102,8 @@ fn any_other_size_is_refused() {
         };
         assert_eq!(Event::from_bytes(&zeros[..n]), Err(expected));
     }
-    assert!(EdgeValue::from_bytes(&zeros[..135]).is_err());
-    assert!(EdgeValue::from_bytes(&zeros[..136]).is_ok());
+    assert!(EdgeValue::from_bytes(&zeros[..143]).is_err());
+    assert!(EdgeValue::from_bytes(&zeros[..144]).is_ok());
     assert!(AwaitSlot::from_bytes(&zeros[..104]).is_err(), "no family");
 }
 

@@ -7,8 +7,8 @@
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use sidestep_abi::{
     ARRIVAL_DECIDED, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN, Counter, DIRECTION_OUTBOUND,
-    EVENT_FAILED, EdgeKey, OUTCOME_ABORTED, OUTCOME_ESTABLISHED, OUTCOME_FAILED, OUTCOME_REFUSED,
-    OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE, Task,
+    EVENT_FAILED, EdgeKey, OUTCOME_ABORTED, OUTCOME_DENIED, OUTCOME_ESTABLISHED, OUTCOME_FAILED,
+    OUTCOME_NO_ADDRESS, OUTCOME_REFUSED, OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE, Task,
 };
 
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
     verifier::forget,
 };
 
+const EPERM: u16 = 1;
+const EACCES: u16 = 13;
 const ENETUNREACH: u16 = 101;
 const ETIMEDOUT: u16 = 110;
 const ECONNREFUSED: u16 = 111;
@@ -161,7 +163,8 @@ pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
     };
     let mut key = pending_key(sock);
     let errno = sock.error();
-    let refused_at = reset::met_no_listener(key.netns, sock.local_port(), &key.local);
+    let port = sock.local_port();
+    let refused_at = reset::met_no_listener(key.netns, port, &key.local);
     // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT; a helper
     // without arguments.
     unsafe {
@@ -173,7 +176,7 @@ pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
             after_us: forget(after_us.into(), errno.into()),
             errno,
             refused_at,
-            outcome: forget(outcome(errno).into(), errno.into()) as u8,
+            outcome: forget(outcome(errno, port).into(), errno.into()) as u8,
             retransmits: (*pending).retransmits as u8,
         };
         set_arrival(&mut key, (*pending).decision, refused_at);
@@ -230,9 +233,12 @@ pub(crate) fn outbound<K: Kernel>(sock: &Sock<K>, ends: &Ends, netns: u32, key: 
 }
 
 #[inline(always)]
-fn outcome(errno: u16) -> u8 {
+fn outcome(errno: u16, port: u16) -> u8 {
     match errno {
+        // connect(2) ended before it had a port: it found none, and tells only its caller.
+        0 if port == 0 => OUTCOME_NO_ADDRESS,
         0 => OUTCOME_ABORTED,
+        EPERM | EACCES => OUTCOME_DENIED,
         ECONNREFUSED => OUTCOME_REFUSED,
         ETIMEDOUT => OUTCOME_TIMED_OUT,
         ENETUNREACH | EHOSTUNREACH => OUTCOME_UNREACHABLE,

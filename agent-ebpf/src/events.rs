@@ -2,8 +2,9 @@
 //! drowning the others.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use sidestep_abi::{Counter, EVENT_FIRST_SEEN, EdgeKey, Event, Task};
+use sidestep_abi::{Counter, EVENT_FIRST_SEEN, EVENT_RESET, EdgeKey, Event, Task};
 
+use crate::edges;
 use crate::maps::{BUDGET_SLOTS, BUDGETS, EVENTS, lost};
 
 /// Events a namespace may tell at once.
@@ -48,6 +49,17 @@ pub(crate) fn tell_within_budget(kind: u32, key: &EdgeKey, task: &Task, detail: 
 pub(crate) fn tell_of_namespace(kind: u32, key: &EdgeKey, task: &Task) {
     if spend(!key.netns) {
         tell(kind, key, task, &Detail::default());
+    } else {
+        lost(Counter::EventsSuppressed);
+    }
+}
+
+/// Tells of a reset, from a budget of its own: whoever is reset by the thousand must not hide
+/// connections that do not come about.
+#[inline(always)]
+pub(crate) fn tell_of_reset(key: &EdgeKey) {
+    if spend(key.netns.rotate_left(16)) {
+        tell(EVENT_RESET, key, &edges::NOBODY, &Detail::default());
     } else {
         lost(Counter::EventsSuppressed);
     }

@@ -19,6 +19,7 @@ mod globals;
 mod kernel;
 mod listen;
 mod maps;
+mod peer_reset;
 mod reset;
 mod retransmit;
 mod rewrite;

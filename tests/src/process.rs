@@ -221,6 +221,9 @@ fn serving(
     if serve.udp {
         command.arg("--udp");
     }
+    if serve.reset {
+        command.arg("--reset");
+    }
     tuning(command, serve.accept.0, serve.backlog, serve.workers);
 }
 

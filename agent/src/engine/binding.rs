@@ -4,7 +4,7 @@
 //! claimed by a pod's explicit path, by the pod's cgroups whose processes live in it, or
 //! by the pod's addresses on its interfaces; the strongest claim wins.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::directory::{Directory, PodEntry, PodId};
 use crate::model::{NetnsId, Time};
@@ -30,6 +30,18 @@ pub(super) enum Before {
 }
 
 impl Directory {
+    /// The pod with this address, other than `not`, and its namespace. The node's own
+    /// address belongs to no pod.
+    pub(super) fn pod_at(&mut self, ip: IpAddr, not: PodId) -> Option<(PodId, NetnsId)> {
+        self.rebind();
+        let here = |(id, entry): (&PodId, &PodEntry)| {
+            let it = !entry.pod.host_network && *id != not && entry.pod.ips.contains(&ip);
+            let netns = entry.netns.filter(|_| it && entry.gone.is_none())?;
+            Some((*id, netns))
+        };
+        self.pods.iter().find_map(here)
+    }
+
     pub(super) fn rebind(&mut self) {
         if !self.stale {
             return;

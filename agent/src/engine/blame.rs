@@ -63,7 +63,11 @@ impl Engine {
             return;
         };
         let process = Comm::of(lost.process);
-        if lost.is_silent() {
+        if lost.outcome == Some(Outcome::NoAddress) {
+            let mut sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
+            sample.container = container;
+            diagnose::no_port(self.now, pod, key, &sample, &mut self.findings);
+        } else if lost.is_silent() {
             self.known.rulebook.ask(self.now, key.owner.netns);
             // Its end after SYNs were sent again was told by those.
             if lost.outcome.is_none() || lost.resent == 0 {
@@ -84,6 +88,29 @@ impl Engine {
             let sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
             self.file_stop(&stop, pod, key, sample);
         }
+    }
+
+    /// A peer reset a connection before it answered. Which end called connect(2) shows in who
+    /// listens: a port of this end that somebody listens on belongs to a peer's connection.
+    pub(super) fn reset_by_peer(&mut self, key: &EdgeKey, port: u16) {
+        let Who::Pod { pod, container, .. } = self.known.directory.who(&key.owner) else {
+            return;
+        };
+        let ns = self.known.sockets.of(key.owner.netns);
+        if ns.is_none_or(|ns| !ns.on_port(port).is_empty()) {
+            return;
+        }
+        if !self
+            .view(pod, container, key)
+            .is_some_and(|view| is_upstream(&view))
+        {
+            return;
+        }
+        let watch = self.known.watches.entry(pod).or_default();
+        let run = watch.resets.note(self.now, key.remote);
+        let mut sample = diagnose::signal_sample(key.direction, key.remote, None, 1);
+        sample.container = container;
+        diagnose::upstream_resets(self.now, pod, &run, &sample, &mut self.findings);
     }
 
     /// Files what is known about a destination that does not answer.
@@ -133,6 +160,10 @@ impl Engine {
         sample: &Sample,
     ) -> bool {
         if outcome == Outcome::Established || key.direction == Direction::Inbound {
+            return false;
+        }
+        if outcome == Outcome::NoAddress {
+            diagnose::no_port(self.now, pod, key, sample, &mut self.findings);
             return false;
         }
         // A caller may give up for many reasons; it counts where silence was seen already.

@@ -334,18 +334,6 @@ impl Directory {
         self.pods.get(&id)
     }
 
-    /// The pod with this address, other than `not`, and its namespace. The node's own
-    /// address belongs to no pod.
-    pub(super) fn pod_at(&mut self, ip: IpAddr, not: PodId) -> Option<(PodId, NetnsId)> {
-        self.rebind();
-        let here = |(id, entry): (&PodId, &PodEntry)| {
-            let it = !entry.pod.host_network && *id != not && entry.pod.ips.contains(&ip);
-            let netns = entry.netns.filter(|_| it && entry.gone.is_none())?;
-            Some((*id, netns))
-        };
-        self.pods.iter().find_map(here)
-    }
-
     pub(super) fn pod_mut(&mut self, id: PodId) -> Option<&mut PodEntry> {
         self.pods.get_mut(&id)
     }

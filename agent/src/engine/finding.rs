@@ -76,12 +76,14 @@ codes! {
     StuckUpstreamTimeout = "stuck-upstream-timeout", Warning;
     StuckUpstreamSilent = "stuck-upstream-silent", Warning;
     StuckNoUpstream = "stuck-no-upstream", Critical;
+    StuckUpstreamReset = "stuck-upstream-reset", Warning;
     StuckAppRefused = "stuck-app-refused", Critical;
     StuckHalfClosed = "stuck-half-closed", Warning;
     StuckStartupGap = "stuck-startup-gap", Warning;
     SidecarNotReady = "sidecar-not-ready", Critical;
     InitFailed = "init-failed", Critical;
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
+    FailEphemeralPorts = "fail-ephemeral-ports", Critical;
     AgentDegraded = "agent-degraded", Warning;
     AgentOverload = "agent-overload", Warning;
     AgentUnattributed = "agent-unattributed", Info;

@@ -10,7 +10,7 @@ use super::{Accepts, Leg, Verdict, directory::PodId};
 use crate::model::{Counts, Direction, Histogram, Loss, Outcome};
 
 /// All outcomes with their field of [`Counts`].
-pub(super) fn outcomes(counts: &Counts) -> [(Outcome, u64); 6] {
+pub(super) fn outcomes(counts: &Counts) -> [(Outcome, u64); 8] {
     [
         (Outcome::Established, counts.established),
         (Outcome::Refused, counts.refused),
@@ -18,6 +18,8 @@ pub(super) fn outcomes(counts: &Counts) -> [(Outcome, u64); 6] {
         (Outcome::Unreachable, counts.unreachable),
         (Outcome::Failed, counts.failed),
         (Outcome::Aborted, counts.aborted),
+        (Outcome::NoAddress, counts.no_address),
+        (Outcome::Denied, counts.denied),
     ]
 }
 
@@ -30,6 +32,8 @@ pub(super) const fn set(counts: &mut Counts, outcome: Outcome, n: u64) {
         Outcome::Unreachable => counts.unreachable = n,
         Outcome::Failed => counts.failed = n,
         Outcome::Aborted => counts.aborted = n,
+        Outcome::NoAddress => counts.no_address = n,
+        Outcome::Denied => counts.denied = n,
     }
 }
 
@@ -49,6 +53,8 @@ pub(super) fn add(counts: &mut Counts, more: &Counts) {
     sum(&mut counts.unreachable, more.unreachable);
     sum(&mut counts.failed, more.failed);
     sum(&mut counts.aborted, more.aborted);
+    sum(&mut counts.no_address, more.no_address);
+    sum(&mut counts.denied, more.denied);
 }
 
 /// Adds `more` to `histogram`.

@@ -30,6 +30,7 @@ mod people;
 mod queue;
 mod reading;
 pub mod record;
+mod resets;
 mod rewrites;
 mod rulebook;
 mod rules_view;

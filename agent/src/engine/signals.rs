@@ -23,6 +23,7 @@ impl Engine {
     pub(super) fn signal(&mut self, signal: Signal) {
         match signal {
             Signal::FirstSeen { key, process } => self.names(&key, &process),
+            Signal::Reset { key, port } => self.reset_by_peer(&key, port),
             Signal::Failed { .. } | Signal::Stalled { .. } => self.not_established(&signal),
             Signal::NoListener {
                 netns,

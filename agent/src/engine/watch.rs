@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{
     Reason,
     facts::View,
+    resets::Resets,
     unanswered::Unanswered,
     verdict::{Expected, Party, Path},
 };
@@ -73,6 +74,8 @@ pub(super) struct Watch {
     pub(super) hanging: u64,
     /// Handshakes that nobody answers.
     pub(super) unanswered: Unanswered,
+    /// Destinations that reset the proxy.
+    pub(super) resets: Resets,
     /// Destinations that refuse the proxy: its app's, and others.
     app: BTreeMap<SocketAddr, Refusals>,
     upstream: BTreeMap<SocketAddr, Refusals>,
@@ -107,6 +110,7 @@ impl Watch {
         if view.party == Party::Proxy && direction == Direction::Outbound {
             self.app.remove(&key.remote);
             self.upstream.remove(&key.remote);
+            self.resets.established(key.remote, n);
         }
         // A connection that was captured was answered by the proxy, not by its destination.
         if direction == Direction::Outbound && view.path != Path::Capture {

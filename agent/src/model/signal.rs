@@ -61,6 +61,12 @@ pub struct Counts {
     pub failed: u64,
     /// Closed by the caller before an answer came.
     pub aborted: u64,
+    /// No source port or address was free.
+    #[serde(default)]
+    pub no_address: u64,
+    /// Forbidden by a policy on the way, which said so.
+    #[serde(default)]
+    pub denied: u64,
 }
 
 /// Log2 histogram of durations in microseconds. Values are since the last drain.
@@ -128,6 +134,10 @@ pub enum Outcome {
     Failed,
     /// Closed by the caller before an answer came.
     Aborted,
+    /// No source port or address was free: no SYN was sent.
+    NoAddress,
+    /// Forbidden by a policy on the way, which said so.
+    Denied,
 }
 
 impl Outcome {
@@ -141,6 +151,8 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::Failed => "failed",
             Self::Aborted => "aborted",
+            Self::NoAddress => "no_address",
+            Self::Denied => "denied",
         }
     }
 }
@@ -216,6 +228,13 @@ pub enum Signal {
         retransmits: u8,
         /// Who connected.
         process: Process,
+    },
+    /// An established connection was reset by its peer before a byte of an answer came.
+    Reset {
+        /// The connection as if this end had called connect(2), which nobody knows here.
+        key: EdgeKey,
+        /// Its own port.
+        port: u16,
     },
     /// Somebody's SYN met no listener in this namespace.
     NoListener {
@@ -298,9 +317,10 @@ impl Signal {
     #[must_use]
     pub const fn owner(&self) -> Option<Owner> {
         match self {
-            Self::FirstSeen { key, .. } | Self::Failed { key, .. } | Self::Stalled { key, .. } => {
-                Some(key.owner)
-            }
+            Self::FirstSeen { key, .. }
+            | Self::Failed { key, .. }
+            | Self::Stalled { key, .. }
+            | Self::Reset { key, .. } => Some(key.owner),
             Self::Listening { owner, .. } => Some(*owner),
             Self::NoListener { .. }
             | Self::InboundRedirect { .. }

@@ -83,6 +83,8 @@ pub(super) fn delta(
             unreachable: since(abi::OUTCOME_UNREACHABLE),
             failed: since(abi::OUTCOME_FAILED),
             aborted: since(abi::OUTCOME_ABORTED),
+            no_address: since(abi::OUTCOME_NO_ADDRESS),
+            denied: since(abi::OUTCOME_DENIED),
         },
         duration,
     })
@@ -160,6 +162,13 @@ pub(super) fn signal(event: &abi::Event, at: Time) -> Option<Signal> {
             retransmits: event.retransmits,
             process: process(&event.task),
         },
+        abi::EVENT_RESET => Signal::Reset {
+            key: edge_key(&abi::EdgeKey {
+                local_port: 0,
+                ..*key
+            }),
+            port: key.local_port,
+        },
         abi::EVENT_NO_LISTENER => Signal::NoListener {
             netns: NetnsId(key.netns),
             port: key.local_port,
@@ -221,6 +230,8 @@ const fn outcome(outcome: u8) -> Outcome {
         abi::OUTCOME_TIMED_OUT => Outcome::TimedOut,
         abi::OUTCOME_UNREACHABLE => Outcome::Unreachable,
         abi::OUTCOME_ABORTED => Outcome::Aborted,
+        abi::OUTCOME_NO_ADDRESS => Outcome::NoAddress,
+        abi::OUTCOME_DENIED => Outcome::Denied,
         _ => Outcome::Failed,
     }
 }

@@ -12,6 +12,7 @@ pub(super) enum SignalId {
     ConnectionState,
     Retransmit,
     Reset,
+    PeerReset,
     Decision,
     Accept,
     RulesLegacy,
@@ -96,6 +97,13 @@ pub(super) const SIGNALS: &[SignalInfo] = &[
         module: None,
     },
     SignalInfo {
+        id: SignalId::PeerReset,
+        name: "peer_reset",
+        required: false,
+        without_it: "a peer that resets connections without an answer is not seen",
+        module: None,
+    },
+    SignalInfo {
         id: SignalId::Decision,
         name: "nat_decision",
         required: false,
@@ -172,6 +180,18 @@ pub(super) const CATALOGUE: &[Variant] = &[
         mechanism: Mechanism::Kprobe,
         program: "reset_kprobe",
         targets: &["tcp_v4_send_reset", "tcp_v6_send_reset"],
+    },
+    Variant {
+        signal: SignalId::PeerReset,
+        mechanism: Mechanism::TpBtf,
+        program: "peer_reset_tp_btf",
+        targets: &["tcp_receive_reset"],
+    },
+    Variant {
+        signal: SignalId::PeerReset,
+        mechanism: Mechanism::RawTracepoint,
+        program: "peer_reset_raw_tp",
+        targets: &["tcp_receive_reset"],
     },
     Variant {
         signal: SignalId::Decision,

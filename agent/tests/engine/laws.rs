@@ -75,16 +75,16 @@ prop_compose! {
 
 fn any_counts() -> impl Strategy<Value = Counts> {
     let n = || prop_oneof![4 => Just(0u64), 4 => 1u64..5, 1 => Just(u64::from(u32::MAX))];
-    (n(), n(), n(), n(), n(), n()).prop_map(
-        |(established, refused, timed_out, unreachable, failed, aborted)| Counts {
-            established,
-            refused,
-            timed_out,
-            unreachable,
-            failed,
-            aborted,
-        },
-    )
+    [n(), n(), n(), n(), n(), n(), n(), n()].prop_map(|n| Counts {
+        established: n[0],
+        refused: n[1],
+        timed_out: n[2],
+        unreachable: n[3],
+        failed: n[4],
+        aborted: n[5],
+        no_address: n[6],
+        denied: n[7],
+    })
 }
 
 prop_compose! {
@@ -273,6 +273,8 @@ fn sum(counts: &Counts) -> u128 {
         c.unreachable,
         c.failed,
         c.aborted,
+        c.no_address,
+        c.denied,
     ]
     .iter()
     .map(|n| u128::from(*n))

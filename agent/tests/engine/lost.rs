@@ -147,6 +147,62 @@ fn a_rule_that_rejects_is_no_missing_listener() {
     assert!(finding.summary.contains("rejected"), "{}", finding.summary);
 }
 
+fn reset(key: EdgeKey, port: u16) -> Signal {
+    Signal::Reset { key, port }
+}
+
+#[test]
+fn an_upstream_that_resets_before_it_answers() {
+    let mut node = Node::running();
+    let key = out(PROXY, PROXY_UID, TO, Arrival::Unknown);
+    for _ in 0..4 {
+        node.signal(reset(key, 40_000));
+        node.edge(upstream(), established(1));
+        node.pass(0.5);
+    }
+    node.pass(1.0);
+    let finding = node.only(Code::StuckUpstreamReset);
+    assert!(facts(&finding).contains("10.9.0.1:80, 4 times"));
+    // It is what few connections come to.
+    node.edge(upstream(), established(50));
+    assert_eq!(node.open(), []);
+}
+
+#[test]
+fn resets_that_are_nobodys_fault() {
+    let mut node = Node::running();
+    let key = out(PROXY, PROXY_UID, TO, Arrival::Unknown);
+    for _ in 0..10 {
+        // A health check of the listener on 15006, the app's own, and few among many.
+        node.signal(reset(key, IN));
+        node.signal(reset(
+            out(APP, 1000, "10.9.0.2:80", Arrival::Unknown),
+            40_000,
+        ));
+        let few = out(PROXY, PROXY_UID, "10.9.0.3:80", Arrival::Unknown);
+        node.signal(reset(few, 40_000));
+        node.edge(few, established(20));
+        node.pass(0.5);
+    }
+    node.pass(30.0);
+    assert_eq!(node.told(), []);
+}
+
+#[test]
+fn no_source_port_is_told_at_once() {
+    let mut node = Node::running();
+    let key = out(PROXY, PROXY_UID, "10.0.0.5:8080", Arrival::Unknown);
+    node.signal(failed(key, Outcome::NoAddress, 0, 10));
+    let finding = node.only(Code::FailEphemeralPorts);
+    assert!(facts(&finding).contains("from: 10.0.0.5"));
+    let counts = Counts {
+        no_address: 7,
+        ..Counts::default()
+    };
+    node.edge(key, counts);
+    assert_eq!(node.only(Code::FailEphemeralPorts).connections, 7);
+}
+
 #[test]
 fn a_rule_of_the_destination_on_this_node_is_named() {
     const OTHER: NetnsId = NetnsId(300);

@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Answers datagrams over UDP and no connections
     #[arg(long)]
     udp: bool,
+    /// Resets every connection once a request came, without an answer
+    #[arg(long)]
+    reset: bool,
     /// File for counters
     #[arg(long)]
     pub(crate) counters: Option<PathBuf>,
@@ -94,6 +97,10 @@ fn accept(options: &Options, counters: &Counters, listener: &TcpListener) {
         if options.hang_up {
             continue;
         }
+        if options.reset {
+            thread::spawn(move || reset(&stream));
+            continue;
+        }
         let delay = Duration::from_secs_f64(options.delay);
         if options.serial {
             answer_after(&stream, delay);
@@ -111,6 +118,13 @@ pub(crate) fn local(port: u16) -> Result<TcpListener> {
         backlog: 128,
         reuse_port: false,
     })
+}
+
+/// Reads something and closes by a reset.
+fn reset(mut stream: &TcpStream) {
+    let _ = stream.read(&mut [0_u8; 1024]);
+    // Without lingering, close(2) sends a reset. A socket that cannot be set so is closed as others are.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
 }
 
 /// Answers one request.

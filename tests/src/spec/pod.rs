@@ -283,6 +283,9 @@ fn default_container() -> String {
 pub(crate) struct Serve {
     /// Port.
     pub(crate) port: u16,
+    /// Resets every connection in place of an answer.
+    #[serde(default)]
+    pub(crate) reset: bool,
     /// Addresses; all families of the pod if not given.
     pub(crate) listen: Option<Listen>,
     /// Accepts what arrives.

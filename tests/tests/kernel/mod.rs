@@ -203,7 +203,8 @@ impl World {
             .filter(|signal| match signal {
                 Signal::FirstSeen { key, .. }
                 | Signal::Failed { key, .. }
-                | Signal::Stalled { key, .. } => ours(key),
+                | Signal::Stalled { key, .. }
+                | Signal::Reset { key, .. } => ours(key),
                 _ => false,
             })
             .collect()
@@ -243,6 +244,8 @@ fn add(sum: &mut Counts, more: &Counts) {
     sum.unreachable += more.unreachable;
     sum.failed += more.failed;
     sum.aborted += more.aborted;
+    sum.no_address += more.no_address;
+    sum.denied += more.denied;
 }
 
 fn ip(arguments: &str) {

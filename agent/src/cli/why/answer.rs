@@ -268,6 +268,8 @@ fn counts(counts: &Counts) -> String {
         (counts.unreachable, "unreachable"),
         (counts.failed, "failed"),
         (counts.aborted, "aborted"),
+        (counts.no_address, "without a free source port"),
+        (counts.denied, "denied"),
     ];
     let some = all.iter().filter(|(n, _)| *n > 0);
     let some: Vec<String> = some.map(|(n, word)| format!("{n} {word}")).collect();

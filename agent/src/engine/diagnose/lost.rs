@@ -13,9 +13,10 @@ use crate::{
         Code, Leg,
         directory::PodId,
         findings::{Case, Findings, Render, Sample},
+        resets::Run,
         unanswered::Hang,
     },
-    model::{Family, Outcome, Time},
+    model::{EdgeKey, Family, Outcome, Time},
     rules::{Hook, Outcome as Ruled, Step},
 };
 
@@ -36,10 +37,11 @@ impl Stop {
     pub(in crate::engine) fn explains(&self, outcome: Outcome) -> bool {
         match outcome {
             Outcome::TimedOut | Outcome::Aborted => true,
-            Outcome::Refused | Outcome::Unreachable | Outcome::Failed => {
+            Outcome::Refused | Outcome::Unreachable | Outcome::Denied | Outcome::Failed => {
                 self.how == Ruled::Rejected
             }
-            Outcome::Established => false,
+            // No packet was sent, or it was let through.
+            Outcome::Established | Outcome::NoAddress => false,
         }
     }
 }
@@ -116,6 +118,43 @@ pub(in crate::engine) fn upstream_hangs(
     }
 }
 
+/// An upstream resets the proxy's connections before it answers.
+pub(in crate::engine) fn upstream_resets(
+    at: Time,
+    pod: PodId,
+    run: &Run,
+    sample: &Sample,
+    findings: &mut Findings,
+) {
+    let case = findings.note(at, Some(pod), Code::StuckUpstreamReset);
+    case.add(sample);
+    case.witnesses
+        .insert("resets came in for established connections");
+    case.state(
+        at,
+        "reset_by",
+        format!(
+            "{}, {} times without a byte of an answer",
+            sample.destination, run.resets
+        ),
+    );
+}
+
+/// connect(2) found no free source port.
+pub(in crate::engine) fn no_port(
+    at: Time,
+    pod: PodId,
+    key: &EdgeKey,
+    sample: &Sample,
+    findings: &mut Findings,
+) {
+    let case = findings.note(at, Some(pod), Code::FailEphemeralPorts);
+    case.add(sample);
+    case.witnesses
+        .insert("connect(2) found no free source port");
+    case.state(at, "from", key.local.to_string());
+}
+
 /// A hang as evidence; connections are counted when they end.
 pub(in crate::engine) fn hang_sample(hang: &Hang) -> Sample {
     let owner = &hang.key.owner;
@@ -158,6 +197,22 @@ pub(super) fn answered(
     if j.leg == Leg::ProxyToUpstream && scene.watch.unanswered.upstreams().next().is_none() {
         findings.resolve(j.at, Some(j.pod), Code::StuckUpstreamTimeout, render);
     }
+    if j.leg == Leg::ProxyToUpstream && scene.watch.resets.rules().next().is_none() {
+        let told = findings.get(j.pod, Code::StuckUpstreamReset);
+        if told.is_some_and(Case::is_open) {
+            findings.resolve(j.at, Some(j.pod), Code::StuckUpstreamReset, render);
+        }
+    }
+}
+
+/// When resets may be told: when they are the rule, and the drain that tells of those that
+/// were established beside them has come.
+pub(super) fn ripe_reset(case: &Case, scene: &Scene<'_>) -> Option<Time> {
+    /// A drain and its way here.
+    const DRAIN_US: u64 = 1_500_000;
+    let (_, run) = scene.watch.resets.rules().next()?;
+    let begun = run.first.max(case.first);
+    Some(begun.plus_micros(DRAIN_US))
 }
 
 /// When a silent upstream may be told: when it is a run, and the rules of the pod were read
@@ -186,6 +241,12 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
                 ),
             }
         }
+        Code::FailEphemeralPorts => {
+            format!("{pod} has no free source port left for {to}: connect(2) fails at once")
+        }
+        Code::StuckUpstreamReset => {
+            format!("{to} resets the connections of the proxy of {pod} before it answers")
+        }
         _ if case.connections == 0 => format!("{to} does not answer the proxy of {pod}"),
         _ => format!("{to} does not answer the proxy of {pod}: {n} given up"),
     }
@@ -204,6 +265,16 @@ pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
         );
     }
     let to = to.map_or_else(String::new, |to| to.to_string());
+    if case.code == Code::FailEphemeralPorts {
+        return format!(
+            "Let connections to {to} be reused (keep-alive, pooling), or close fewer of them: whoever closes first keeps the port in TIME_WAIT for a minute. Widen net.ipv4.ip_local_port_range in the pod (a sysctl of its securityContext) for time. If the address dialed from is the proxy's own for inbound connections, capture inbound by TPROXY: then the peer's address is kept."
+        );
+    }
+    if case.code == Code::StuckUpstreamReset {
+        return format!(
+            "The proxy and {to} do not speak the same protocol: check mTLS on both sides (PeerAuthentication, DestinationRule, a sidecar that is missing there), the port's name or appProtocol, and the destination's log. A middlebox that answers in its name resets too."
+        );
+    }
     case.fact("dropped_by").map_or_else(
         || format!("Find out who drops packets to {to}: a network policy, a security group or firewall between the nodes, an endpoint of a node that is gone; at the destination itself an accept queue that is full. `sidestep findings` on its node shows what is dropped there."),
         |by| format!("Change the rule that drops them: {by}."),

@@ -75,7 +75,10 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             top.first().map_or_else(String::new, |(d, _)| d.to_string())
         ),
         Code::StuckAppRefused => app_refused(case, port),
-        Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
+        Code::StuckUpstreamTimeout
+        | Code::StuckUpstreamReset
+        | Code::FailNetfilterDrop
+        | Code::FailEphemeralPorts => {
             super::lost::remedy(case, top.first().map(|(to, _)| *to))
         }
         Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),

@@ -25,8 +25,8 @@ const APP_START_US: u64 = 30_000_000;
 pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<Time> {
     let Some(scene) = scene else {
         return match case.code {
-            // Rules stop connections of pods in no mesh as well.
-            Code::FailNetfilterDrop => Some(case.first),
+            // These happen to pods in no mesh as well.
+            Code::FailNetfilterDrop | Code::FailEphemeralPorts => Some(case.first),
             _ => about_agent(case),
         };
     };
@@ -43,9 +43,11 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream
         | Code::StuckHalfClosed => Some(case.first),
-        Code::BypassExcluded | Code::StuckUpstreamRefused | Code::FailNetfilterDrop => {
-            Some(case.first)
-        }
+        Code::BypassExcluded
+        | Code::StuckUpstreamRefused
+        | Code::FailEphemeralPorts
+        | Code::FailNetfilterDrop => Some(case.first),
+        Code::StuckUpstreamReset => super::lost::ripe_reset(case, scene),
         Code::StuckUpstreamTimeout => super::lost::ripe(case, scene),
         Code::AgentDegraded | Code::AgentOverload | Code::AgentUnattributed => about_agent(case),
         // Of these the spec is enough: see there.

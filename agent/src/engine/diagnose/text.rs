@@ -116,9 +116,10 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         }
         Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
         Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
-        Code::StuckUpstreamTimeout | Code::FailNetfilterDrop => {
-            super::lost::summary(case, &pod, &n, &to)
-        }
+        Code::StuckUpstreamTimeout
+        | Code::StuckUpstreamReset
+        | Code::FailNetfilterDrop
+        | Code::FailEphemeralPorts => super::lost::summary(case, &pod, &n, &to),
         Code::AgentDegraded | Code::AgentOverload | Code::AgentUnattributed => {
             super::agent::summary(case)
         }
@@ -316,6 +317,8 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::MeshConflict
         | Code::StuckUpstreamRefused
         | Code::StuckUpstreamTimeout
+        | Code::StuckUpstreamReset
+        | Code::FailEphemeralPorts
         | Code::StuckAppRefused
         | Code::FailNetfilterDrop
         | Code::StuckUnread
