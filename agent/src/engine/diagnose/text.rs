@@ -270,6 +270,7 @@ fn show_ids((uid, gid): (u32, u32)) -> String {
 
 /// Facts of the pod that belong beside the case: who listens on the capture port, which
 /// family is captured, what the intent is.
+// lint: long because it is one table, an arm for each code.
 fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String)) {
     let intent = scene.intent;
     match case.code {
