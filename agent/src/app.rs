@@ -33,13 +33,13 @@ use crate::{
     cluster::ClusterHandle,
     engine::{Board, Engine, Input},
     model::{AgentStats, Coverage, EdgeDelta, Loss, Signal},
-    node::{self, NodeHandle, rules::Tools},
+    node::{self, NodeHandle},
     output::{View, http, log::FindingLog},
     probe::{self, ProbeError, ProbeOptions, Probes},
 };
 use clock::Clock;
 use recorder::Recorder;
-use sources::sources;
+use sources::{rules_options, sources};
 
 /// Reading the edge map and drawing the board.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -137,23 +137,6 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     stop.send_replace(true);
     served.await.context("the HTTP server was aborted")??;
     Ok(())
-}
-
-fn rules_options(options: &AgentOptions) -> anyhow::Result<node::rules::Options> {
-    let tools = Tools::find(&options.rules.programs()).map_err(|error| {
-        Fault::new(
-            Exit::BadInput,
-            "cannot read rules",
-            error.to_string(),
-            "give the absolute path of the program, or leave the option out to search PATH",
-        )
-    })?;
-    tracing::info!(programs = %tools, "programs that read rules");
-    Ok(node::rules::Options {
-        tools,
-        every: Duration::from_secs(options.rules.rules_every.into()),
-        ..node::rules::Options::default()
-    })
 }
 
 fn start_probes(options: &AgentOptions) -> anyhow::Result<Probes> {

@@ -1,6 +1,8 @@
-//! Where the agent learns of pods: a directory of manifests, the API server, or both.
+//! Where the agent learns of pods: a directory of manifests, the API server, or both; and how it reads their rules.
 //!
 //! Each source tells changes on a channel of its own; they become inputs here, in the order in which they were told.
+
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -13,6 +15,7 @@ use crate::{
     cluster::{self, ClusterHandle},
     engine::{Change, Input},
     mesh::Profiles,
+    node::{self, rules::Tools},
 };
 
 /// Starts the sources that are asked for.
@@ -70,4 +73,22 @@ async fn forward(
         () = watching => {}
         () = forwarding => {}
     }
+}
+
+/// How rules are read.
+pub(super) fn rules_options(options: &AgentOptions) -> anyhow::Result<node::rules::Options> {
+    let tools = Tools::find(&options.rules.programs()).map_err(|error| {
+        Fault::new(
+            Exit::BadInput,
+            "cannot read rules",
+            error.to_string(),
+            "give the absolute path of the program, or leave the option out to search PATH",
+        )
+    })?;
+    tracing::info!(programs = %tools, "programs that read rules");
+    Ok(node::rules::Options {
+        tools,
+        every: Duration::from_secs(options.rules.rules_every.into()),
+        ..node::rules::Options::default()
+    })
 }
