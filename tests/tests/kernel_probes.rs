@@ -279,7 +279,7 @@ fn a_reset_before_any_answer_is_told_and_one_after_it_is_not() {
     }
     let resets = |w: &World, to| {
         let reset = |s: &&Signal| matches!(s, Signal::Reset { port, .. } if *port != 0);
-        w.about(to).iter().filter(|s| reset(&s)).count()
+        w.about(to).iter().filter(|s| reset(s)).count()
     };
     world.until("the reset", |w| resets(w, silent) == 1);
     assert_eq!(resets(&world, spoken), 0);

@@ -143,6 +143,8 @@ impl Info<'_> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+
     use std::{
         io::{Read as _, Write as _},
         net::{TcpListener, TcpStream},
