@@ -318,7 +318,6 @@ mod tests {
         "agent-degraded",
         "agent-overload",
         "agent-unattributed",
-        "bypass-quic",
         "bypass-unknown",
     ];
 

@@ -34,6 +34,11 @@ impl Directory {
     /// address belongs to no pod.
     pub(super) fn pod_at(&mut self, ip: IpAddr, not: PodId) -> Option<(PodId, NetnsId)> {
         self.rebind();
+        self.holder(ip, not)
+    }
+
+    /// The same, as far as it was bound when somebody asked last.
+    pub(super) fn holder(&self, ip: IpAddr, not: PodId) -> Option<(PodId, NetnsId)> {
         let here = |(id, entry): (&PodId, &PodEntry)| {
             let it = !entry.pod.host_network && *id != not && entry.pod.ips.contains(&ip);
             let netns = entry.netns.filter(|_| it && entry.gone.is_none())?;

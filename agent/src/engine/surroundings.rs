@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Finding,
+    Code, Finding,
     datagrams::Flows,
     diagnose::{self, Scene},
     directory::{Directory, PodId},
@@ -16,7 +16,7 @@ use super::{
     rulebook::Rulebook,
     sockets::Sockets,
     streams::Streams,
-    watch::Watch,
+    watch::{Refuser, Watch},
 };
 use crate::model::{Coverage, Time};
 
@@ -27,6 +27,9 @@ pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
         .iter()
         .any(|s| s.signal == name && s.variant.is_some())
 }
+
+/// Destinations of a case that are looked at for their root.
+const DESTINATIONS: usize = 8;
 
 /// Everything the engine knows besides what it counted and what it said.
 #[derive(Debug, Default)]
@@ -85,7 +88,21 @@ impl<'a> Surroundings<'a> {
         {
             return Some(at);
         }
+        if case.code == Code::StuckUpstreamReset && self.is_refused_behind(pod, case) {
+            return None;
+        }
         diagnose::ripe(case, self.scene(pod).as_ref())
+    }
+
+    /// Whether what resets is the proxy of a pod on this node whose app refuses it: that is the
+    /// root, and it is told there.
+    fn is_refused_behind(&self, pod: PodId, case: &Case) -> bool {
+        let refused = |ip| {
+            let (behind, _) = self.known.directory.holder(ip, pod)?;
+            Some(self.known.watches.get(&behind)?.refuses(Refuser::App))
+        };
+        let all = case.destinations.most(DESTINATIONS);
+        !all.is_empty() && all.iter().all(|(to, _)| refused(to.ip()) == Some(true))
     }
 
     pub(super) fn render(&self, case: &Case) -> Finding {
