@@ -27,6 +27,8 @@ pub(crate) enum Seen {
     Refused,
     /// Nothing came back.
     Silent,
+    /// Connected, and nothing came back then: rules may let the first packet pass and not the next.
+    Mute,
 }
 
 /// Connects, as a socket of this user and group, from where the calling thread is. `from` is bound as it is: the port must be
@@ -62,9 +64,13 @@ fn answer(mut stream: TcpStream) -> Result<Seen> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE * 5))?;
     let mut text = String::new();
-    stream
-        .read_to_string(&mut text)
-        .context("connected, and nobody said who it is")?;
+    match stream.read_to_string(&mut text) {
+        Ok(_) => {}
+        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+            return Ok(Seen::Mute);
+        }
+        Err(error) => return Err(error).context("connected, and nobody said who it is"),
+    }
     let (side, port) = text
         .trim()
         .split_once(' ')

@@ -113,7 +113,7 @@ fn told(options: &Options, seed: u64, count: &Count) -> Result<()> {
         "{}",
         json!({
             "connections": count.all(), "unknown": count.unknown(), "unknown_pct": pct,
-            "not_installed": count.refused(), "seed": seed, "by_outcome": count.outcomes(),
+            "not_installed": count.refused(), "mute": count.muted(), "seed": seed, "by_outcome": count.outcomes(),
         })
     );
     if count.all() < options.cases {
