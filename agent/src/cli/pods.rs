@@ -153,7 +153,6 @@ fn names(pods: &[&PodRow]) -> String {
 }
 
 fn row(pod: &PodRow) -> Row {
-    let codes: Vec<&str> = pod.findings.iter().map(|code| code.as_str()).collect();
     Row::from(vec![
         text::cell(pod.pod.to_string()),
         text::cell(pod.mesh.as_deref().unwrap_or("-")),
@@ -161,12 +160,17 @@ fn row(pod: &PodRow) -> Row {
         number(pod.bypassed, Some(Color::Red)),
         number(pod.excluded, None),
         number(pod.failed, Some(Color::Yellow)),
-        Cell::new(if codes.is_empty() {
-            "-".to_owned()
-        } else {
-            codes.join(" ")
-        }),
+        Cell::new(codes(pod)),
     ])
+}
+
+/// Codes of its open findings in a cell.
+pub(super) fn codes(pod: &PodRow) -> String {
+    if pod.findings.is_empty() {
+        return "-".to_owned();
+    }
+    let codes: Vec<&str> = pod.findings.iter().map(|code| code.as_str()).collect();
+    codes.join(" ")
 }
 
 fn number(value: u64, alarm: Option<Color>) -> Cell {

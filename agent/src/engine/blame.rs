@@ -8,12 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Code,
-    diagnose::{self, Stop},
+    diagnose::{self, Judged, Stop},
     directory::{PodId, Who},
     edges::Comm,
+    evidence::Sample,
     explain,
     facts::{self, View},
-    findings::{Case, Sample},
+    findings::Case,
     machine::Engine,
     surroundings::Surroundings,
     unanswered::{Hang, PATIENCE_US, Sign},
@@ -152,18 +153,14 @@ impl Engine {
     }
 
     /// Counts a connection of a drain under the rule that stopped it; whether one did.
-    pub(super) fn count_stopped(
-        &mut self,
-        pod: PodId,
-        key: &EdgeKey,
-        outcome: Outcome,
-        sample: &Sample,
-    ) -> bool {
+    pub(super) fn count_stopped(&mut self, judged: &Judged<'_>) -> bool {
+        let (pod, key, outcome) = (judged.pod, judged.key, judged.outcome);
         if outcome == Outcome::Established || key.direction == Direction::Inbound {
             return false;
         }
         if outcome == Outcome::NoAddress {
-            diagnose::no_port(self.now, pod, key, sample, &mut self.findings);
+            let sample = diagnose::sample(judged);
+            diagnose::no_port(self.now, pod, key, &sample, &mut self.findings);
             return false;
         }
         // A caller may give up for many reasons; it counts where silence was seen already.
@@ -177,7 +174,7 @@ impl Engine {
         let Some(stop) = self.stop_of(pod, key, outcome) else {
             return false;
         };
-        self.file_stop(&stop, pod, key, sample.clone());
+        self.file_stop(&stop, pod, key, diagnose::sample(judged));
         stop.pod == pod
     }
 

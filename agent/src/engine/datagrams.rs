@@ -14,39 +14,15 @@ use super::{
     machine::Engine,
     surroundings::Surroundings,
     verdict::{Party, Path},
+    waiting::Waiting,
 };
 use crate::model::{Datagrams, NetnsId, Time};
 
-/// Flows that wait; merged by nothing, because a pod's first second has a handful.
+/// Flows that wait.
 const MAX_WAITING: usize = 1_024;
-/// Looked at again after so long.
-const RETRY_US: u64 = 500_000;
 
 /// Flows that wait for their pod or its rules.
-#[derive(Debug, Default)]
-pub(super) struct Flows {
-    waiting: Vec<(Time, Datagrams)>,
-    /// When to look again.
-    pub(super) due: Option<Time>,
-    /// Flows that had no room.
-    pub(super) refused: u64,
-}
-
-impl Flows {
-    pub(super) const fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    fn hold(&mut self, now: Time, since: Time, flow: Datagrams) {
-        if self.waiting.len() >= MAX_WAITING {
-            self.refused = self.refused.saturating_add(flow.flows);
-            return;
-        }
-        self.waiting.push((since, flow));
-        let again = now.plus_micros(RETRY_US);
-        self.due = Some(self.due.map_or(again, |due| due.min(again)));
-    }
-}
+pub(super) type Flows = Waiting<Datagrams, MAX_WAITING>;
 
 impl Engine {
     pub(super) fn datagrams(&mut self, all: Vec<Datagrams>) {
@@ -57,8 +33,7 @@ impl Engine {
 
     /// Looks again at everything that waits.
     pub(super) fn retry_datagrams(&mut self) {
-        self.known.flows.due = None;
-        for (since, flow) in std::mem::take(&mut self.known.flows.waiting) {
+        for (since, flow) in self.known.flows.take() {
             self.datagram(since, flow);
         }
     }
@@ -67,21 +42,26 @@ impl Engine {
         let waited = self.now.micros_since(since);
         match self.known.directory.who(&flow.key.owner) {
             Who::Pod { settled: false, .. } if waited < CONTAINER_WAIT_US => {
-                self.known.flows.hold(self.now, since, flow);
+                self.hold_flow(since, flow);
             }
             Who::Pod { pod, container, .. } => {
                 let waits = self.flow_waits(pod, container, since, &flow);
                 if waits && waited < CONTAINER_WAIT_US {
-                    self.known.flows.hold(self.now, since, flow);
+                    self.hold_flow(since, flow);
                 } else if !waits {
                     self.judge_flow(pod, container, &flow);
                 }
             }
             Who::Unknown(_) if waited < POD_WAIT_US => {
-                self.known.flows.hold(self.now, since, flow);
+                self.hold_flow(since, flow);
             }
             Who::Host | Who::Unknown(_) => {}
         }
+    }
+
+    fn hold_flow(&mut self, since: Time, flow: Datagrams) {
+        let n = flow.flows;
+        self.known.flows.hold(self.now, since, flow, n);
     }
 
     /// Whether the rules it met are not known yet: not read, or they would have captured it.

@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    Code, Confidence, Finding, FindingState, Output, directory::PodId, edges::Comm, top::Top,
-    watch::Grid,
+    Code, Confidence, Finding, FindingState, Output, directory::PodId, edges::Comm,
+    evidence::Sample, top::Top, watch::Grid,
 };
 use crate::model::{Direction, Family, Time};
 
@@ -59,19 +59,6 @@ pub(super) struct Case {
     pub(super) stands: bool,
     /// Independent sources that speak for it.
     pub(super) witnesses: BTreeSet<&'static str>,
-}
-
-/// Evidence from one edge.
-#[derive(Clone, Debug)]
-pub(super) struct Sample {
-    pub(super) direction: Direction,
-    pub(super) family: Family,
-    /// Destination; inbound: the peer's address and the port of the pod.
-    pub(super) destination: SocketAddr,
-    pub(super) process: Option<Comm>,
-    pub(super) ids: Option<(u32, u32)>,
-    pub(super) container: Option<u16>,
-    pub(super) n: u64,
 }
 
 impl Case {

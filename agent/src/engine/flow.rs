@@ -283,7 +283,7 @@ impl Engine {
             stopped: false,
             outdates_rules: self.outdates_rules(b.pod, &b.view, key, verdict),
         };
-        judged.stopped = self.count_stopped(b.pod, key, outcome, &diagnose::sample(&judged));
+        judged.stopped = self.count_stopped(&judged);
         self.diagnose(&judged);
         (leg, verdict)
     }

@@ -3,14 +3,11 @@
 //! One reset is everyday life. It matters when it is what most connections to a destination come
 //! to; so established ones are counted beside it, which come a drain later.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
+use super::runs::{self, Runs};
 use crate::model::Time;
 
-/// Destinations followed per pod.
-const MAX_DESTINATIONS: usize = 64;
-/// Resets further apart than this are no run.
-const RUN_US: u64 = 30_000_000;
 /// Resets that make a run, and the time they must span.
 const RESETS: u64 = 3;
 const SPAN_US: u64 = 1_000_000;
@@ -38,30 +35,28 @@ impl Run {
     }
 }
 
+impl runs::Run for Run {
+    fn last(&self) -> Time {
+        self.last
+    }
+}
+
 /// All destinations of a pod that reset.
 #[derive(Debug, Default)]
 pub(super) struct Resets {
-    by: BTreeMap<SocketAddr, Run>,
+    by: Runs<Run>,
 }
 
 impl Resets {
     /// A connection was reset.
     pub(super) fn note(&mut self, at: Time, from: SocketAddr) -> Run {
-        if self.by.len() >= MAX_DESTINATIONS && !self.by.contains_key(&from) {
-            let oldest = self.by.iter().min_by_key(|(to, run)| (run.last, **to));
-            let oldest = oldest.map(|(to, _)| *to);
-            oldest.and_then(|oldest| self.by.remove(&oldest));
-        }
         let fresh = Run {
             resets: 0,
             established: 0,
             first: at,
             last: at,
         };
-        let run = self.by.entry(from).or_insert(fresh);
-        if at.micros_since(run.last) > RUN_US {
-            *run = fresh;
-        }
+        let run = self.by.again(at, from, fresh);
         run.resets += 1;
         run.last = at;
         *run
@@ -69,12 +64,12 @@ impl Resets {
 
     /// Connections to a destination were established.
     pub(super) fn established(&mut self, to: SocketAddr, n: u64) {
-        let Some(run) = self.by.get_mut(&to) else {
+        let Some(run) = self.by.get_mut(to) else {
             return;
         };
         run.established = run.established.saturating_add(n);
         if run.is_over() {
-            self.by.remove(&to);
+            self.by.remove(to);
         }
     }
 

@@ -12,35 +12,15 @@ use super::{
     late::{CONTAINER_WAIT_US, POD_WAIT_US},
     machine::Engine,
     surroundings::Surroundings,
+    waiting::Waiting,
 };
 use crate::model::{Rewrite, Time};
 
-/// Rewritten destinations that wait for their pod.
+/// Rewritten destinations that wait.
 const MAX_WAITING: usize = 512;
-/// Looked at again after so long.
-const RETRY_US: u64 = 500_000;
 
-/// What waits for its pod.
-#[derive(Debug, Default)]
-pub(super) struct Rewrites {
-    waiting: Vec<(Time, Rewrite)>,
-    /// When to look again.
-    pub(super) due: Option<Time>,
-    /// Connections that had no room.
-    pub(super) refused: u64,
-}
-
-impl Rewrites {
-    fn hold(&mut self, now: Time, since: Time, rewrite: Rewrite) {
-        if self.waiting.len() >= MAX_WAITING {
-            self.refused = self.refused.saturating_add(rewrite.connections);
-            return;
-        }
-        self.waiting.push((since, rewrite));
-        let again = now.plus_micros(RETRY_US);
-        self.due = Some(self.due.map_or(again, |due| due.min(again)));
-    }
-}
+/// Rewritten destinations that wait for their pod.
+pub(super) type Rewrites = Waiting<Rewrite, MAX_WAITING>;
 
 impl Engine {
     pub(super) fn rewrites(&mut self, all: Vec<Rewrite>) {
@@ -51,8 +31,7 @@ impl Engine {
 
     /// Looks again at everything that waits.
     pub(super) fn retry_rewrites(&mut self) {
-        self.known.rewrites.due = None;
-        for (since, rewrite) in std::mem::take(&mut self.known.rewrites.waiting) {
+        for (since, rewrite) in self.known.rewrites.take() {
             self.rewrite(since, rewrite);
         }
     }
@@ -61,10 +40,10 @@ impl Engine {
         let waited = self.now.micros_since(since);
         match self.known.directory.who(&rewrite.key.owner) {
             Who::Pod { settled: false, .. } if waited < CONTAINER_WAIT_US => {
-                self.known.rewrites.hold(self.now, since, rewrite);
+                self.hold_rewrite(since, rewrite);
             }
             Who::Unknown(_) if waited < POD_WAIT_US => {
-                self.known.rewrites.hold(self.now, since, rewrite);
+                self.hold_rewrite(since, rewrite);
             }
             Who::Pod { pod, container, .. } => {
                 let own = self.known.directory.own_addresses(pod);
@@ -78,5 +57,10 @@ impl Engine {
             }
             Who::Host | Who::Unknown(_) => {}
         }
+    }
+
+    fn hold_rewrite(&mut self, since: Time, rewrite: Rewrite) {
+        let n = rewrite.connections;
+        self.known.rewrites.hold(self.now, since, rewrite, n);
     }
 }

@@ -5,15 +5,14 @@
 //! The kernel tells of a resent SYN while the connection still waits, so that nobody has to wait
 //! for the whole time-out. Any answer of a destination ends its run.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
-use super::edges::Comm;
+use super::{
+    edges::Comm,
+    runs::{Run, Runs},
+};
 use crate::model::{EdgeKey, Time};
 
-/// Destinations followed per pod; the one silent for longest makes room.
-const MAX_DESTINATIONS: usize = 64;
-/// Signs further apart than this are separate misfortunes, not a run.
-const RUN_US: u64 = 30_000_000;
 /// SYNs of one connection sent again that make a run by themselves: the third was sent
 /// 2 to 3 seconds after the first, depending on the kernel.
 const RESENT: u8 = 2;
@@ -52,6 +51,12 @@ impl Hang {
     }
 }
 
+impl Run for Hang {
+    fn last(&self) -> Time {
+        self.last
+    }
+}
+
 /// One sign of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sign {
@@ -67,18 +72,12 @@ pub(super) struct Sign {
 /// All destinations of a pod that do not answer.
 #[derive(Debug, Default)]
 pub(super) struct Unanswered {
-    by: BTreeMap<SocketAddr, Hang>,
+    by: Runs<Hang>,
 }
 
 impl Unanswered {
     /// A connection was not answered so far.
     pub(super) fn note(&mut self, at: Time, sign: &Sign) -> Hang {
-        let to = sign.key.remote;
-        if self.by.len() >= MAX_DESTINATIONS && !self.by.contains_key(&to) {
-            let oldest = self.by.iter().min_by_key(|(to, hang)| (hang.last, **to));
-            let oldest = oldest.map(|(to, _)| *to);
-            oldest.and_then(|oldest| self.by.remove(&oldest));
-        }
         let fresh = Hang {
             key: sign.key,
             container: sign.container,
@@ -91,10 +90,7 @@ impl Unanswered {
             upstream: sign.upstream,
             explained: false,
         };
-        let hang = self.by.entry(to).or_insert(fresh);
-        if at.micros_since(hang.last) > RUN_US {
-            *hang = fresh;
-        }
+        let hang = self.by.again(at, sign.key.remote, fresh);
         hang.key = sign.key;
         hang.container = sign.container;
         hang.process = sign.process.or(hang.process);
@@ -109,31 +105,31 @@ impl Unanswered {
 
     /// The pod's own rules explain this destination.
     pub(super) fn explain(&mut self, to: SocketAddr) {
-        if let Some(hang) = self.by.get_mut(&to) {
+        if let Some(hang) = self.by.get_mut(to) {
             hang.explained = true;
         }
     }
 
     /// This destination answered.
     pub(super) fn answered(&mut self, to: SocketAddr) {
-        self.by.remove(&to);
+        self.by.remove(to);
     }
 
     /// Whether this destination does not answer.
     pub(super) fn is_silent(&self, to: SocketAddr) -> bool {
-        self.by.contains_key(&to)
+        self.by.contains(to)
     }
 
     /// What did not answer lately.
     pub(super) fn recent(&self, at: Time, within_us: u64) -> impl Iterator<Item = &Hang> {
-        self.by
-            .values()
-            .filter(move |hang| at.micros_since(hang.last) <= within_us)
+        let all = self.by.iter().map(|(_, hang)| hang);
+        all.filter(move |hang| at.micros_since(hang.last) <= within_us)
     }
 
     /// Upstreams that do not answer the proxy, as far as its own pod's rules are not why.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = &Hang> {
-        self.by.values().filter(|h| h.upstream && !h.explained)
+        let all = self.by.iter().map(|(_, hang)| hang);
+        all.filter(|h| h.upstream && !h.explained)
     }
 }
 
@@ -141,7 +137,7 @@ impl Unanswered {
 mod tests {
     use std::net::IpAddr;
 
-    use super::*;
+    use super::{super::runs::MAX_DESTINATIONS, *};
     use crate::model::{Arrival, CgroupId, Direction, NetnsId, Owner};
 
     fn sign(port: u16, resent: u8) -> Sign {
@@ -197,8 +193,8 @@ mod tests {
         for port in 1..=100 {
             all.note(Time(u64::from(port)), &sign(port, 1));
         }
-        assert_eq!(all.by.len(), MAX_DESTINATIONS);
-        let oldest = all.by.keys().map(SocketAddr::port).min();
+        assert_eq!(all.by.iter().count(), MAX_DESTINATIONS);
+        let oldest = all.by.iter().map(|(to, _)| to.port()).min();
         assert_eq!(oldest, Some(37));
     }
 }

@@ -3,12 +3,13 @@
 //! "Not captured" means little alone; "not captured while the other family is" names the
 //! cause. This is that memory: small, bounded, one per pod.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use super::{
     Reason,
     facts::View,
     resets::Resets,
+    runs::{Run, Runs},
     unanswered::Unanswered,
     verdict::{Expected, Party, Path},
 };
@@ -18,8 +19,6 @@ use crate::{
 };
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-/// Failing destinations followed per pod.
-const MAX_DESTINATIONS: usize = 64;
 
 /// One value per direction and family.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +53,12 @@ pub(super) struct Refusals {
     pub(super) last: Time,
 }
 
+impl Run for Refusals {
+    fn last(&self) -> Time {
+        self.last
+    }
+}
+
 /// What refuses the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refuser {
@@ -77,8 +82,8 @@ pub(super) struct Watch {
     /// Destinations that reset the proxy.
     pub(super) resets: Resets,
     /// Destinations that refuse the proxy: its app's, and others.
-    app: BTreeMap<SocketAddr, Refusals>,
-    upstream: BTreeMap<SocketAddr, Refusals>,
+    app: Runs<Refusals>,
+    upstream: Runs<Refusals>,
 }
 
 impl Watch {
@@ -108,8 +113,8 @@ impl Watch {
             *count = count.saturating_add(n);
         }
         if view.party == Party::Proxy && direction == Direction::Outbound {
-            self.app.remove(&key.remote);
-            self.upstream.remove(&key.remote);
+            self.app.remove(key.remote);
+            self.upstream.remove(key.remote);
             self.resets.established(key.remote, n);
         }
         // A connection that was captured was answered by the proxy, not by its destination.
@@ -170,22 +175,12 @@ impl Watch {
             Refuser::App => &mut self.app,
             Refuser::Upstream => &mut self.upstream,
         };
-        if runs.len() >= MAX_DESTINATIONS && !runs.contains_key(&to) {
-            let oldest = runs
-                .iter()
-                .min_by_key(|(a, r)| (r.last, **a))
-                .map(|(a, _)| *a);
-            oldest.and_then(|oldest| runs.remove(&oldest));
-        }
         let fresh = Refusals {
             count: 0,
             first: at,
             last: at,
         };
-        let run = runs.entry(to).or_insert(fresh);
-        if at.micros_since(run.last) > REFUSAL_WINDOW_US {
-            *run = fresh;
-        }
+        let run = runs.again(at, to, fresh);
         run.count = run.count.saturating_add(n);
         run.last = at;
         *run
@@ -199,9 +194,6 @@ impl Watch {
         }
     }
 }
-
-/// Refusals further apart than this are separate misfortunes, not a run.
-const REFUSAL_WINDOW_US: u64 = 30_000_000;
 
 /// Whether the rules would return this socket for its ids.
 fn has_proxy_id(key: &EdgeKey, intent: &Intent) -> bool {

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use super::gather::{Node, node_of};
 use crate::{
-    cli::text::{self, printable},
+    cli::{
+        pods,
+        text::{self, printable},
+    },
     engine::{Finding, FindingState, PodRow},
     output::api::{FindingsPage, PodsPage},
 };
@@ -68,7 +71,6 @@ fn finding(finding: &Finding, page: &FindingsPage, nodes: &[Node]) -> Parts {
 }
 
 fn pod(row: &PodRow, nodes: &[Node]) -> Parts {
-    let codes: Vec<&str> = row.findings.iter().map(|code| code.as_str()).collect();
     vec![
         row.pod.to_string(),
         node_of(nodes, &row.pod).to_owned(),
@@ -77,11 +79,7 @@ fn pod(row: &PodRow, nodes: &[Node]) -> Parts {
         row.bypassed.to_string(),
         row.excluded.to_string(),
         row.failed.to_string(),
-        if codes.is_empty() {
-            "-".to_owned()
-        } else {
-            codes.join(" ")
-        },
+        pods::codes(row),
     ]
 }
 

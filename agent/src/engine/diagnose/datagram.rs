@@ -12,9 +12,10 @@ use crate::{
         Code,
         directory::{PodEntry, PodId},
         edges::Comm,
+        evidence::Sample,
         explain,
         facts::View,
-        findings::{Case, Findings, Render, Sample},
+        findings::{Case, Findings, Render},
         rulebook::Read,
         verdict::Expected,
     },
@@ -55,15 +56,10 @@ impl<'a> Flow<'a> {
     }
 
     fn sample(&self) -> Sample {
-        let key = &self.told.key;
         Sample {
-            direction: Direction::Outbound,
-            family: Family::of(key.remote.ip()),
-            destination: key.remote,
             process: Comm::of(&self.told.process),
-            ids: Some((key.owner.uid, key.owner.gid)),
             container: self.container,
-            n: self.told.flows,
+            ..Sample::made(&self.told.key, self.told.flows)
         }
     }
 

@@ -12,11 +12,12 @@ use crate::{
     engine::{
         Code, Leg,
         directory::PodId,
-        findings::{Case, Findings, Render, Sample},
+        evidence::Sample,
+        findings::{Case, Findings, Render},
         resets::Run,
         unanswered::Hang,
     },
-    model::{EdgeKey, Family, Outcome, Time},
+    model::{EdgeKey, Outcome, Time},
     rules::{Hook, Outcome as Ruled, Step},
 };
 
@@ -157,15 +158,11 @@ pub(in crate::engine) fn no_port(
 
 /// A hang as evidence; connections are counted when they end.
 pub(in crate::engine) fn hang_sample(hang: &Hang) -> Sample {
-    let owner = &hang.key.owner;
     Sample {
         direction: hang.key.direction,
-        family: Family::of(hang.key.remote.ip()),
-        destination: hang.key.remote,
         process: hang.process,
-        ids: Some((owner.uid, owner.gid)),
         container: hang.container,
-        n: 0,
+        ..Sample::made(&hang.key, 0)
     }
 }
 

@@ -13,12 +13,13 @@ use crate::{
         Code,
         directory::{PodEntry, PodId},
         edges::Comm,
+        evidence::Sample,
         facts::View,
-        findings::{Case, Findings, Sample},
+        findings::{Case, Findings},
         verdict::{Expected, Party},
     },
     mesh::Intent,
-    model::{Direction, Family, Rewrite, Time},
+    model::{Rewrite, Time},
 };
 
 /// Connections of a pod that got another destination than they asked for.
@@ -79,13 +80,9 @@ pub(in crate::engine) fn rewritten(
     let asked = told.key.remote;
     let case = findings.note(at, Some(pod), Code::BypassSocketLb);
     case.add(&Sample {
-        direction: Direction::Outbound,
-        family: Family::of(asked.ip()),
-        destination: asked,
         process: Comm::of(&told.process),
-        ids: Some((told.key.owner.uid, told.key.owner.gid)),
         container: rewritten.container,
-        n: told.connections,
+        ..Sample::made(&told.key, told.connections)
     });
     let text = format!("{asked} was asked for, {} is used", told.used);
     case.sources.add(text, told.connections);
