@@ -61,6 +61,12 @@ impl Account {
         *count = count.saturating_add(number);
     }
 
+    /// As if a request about what is watched succeeded.
+    #[cfg(test)]
+    pub(super) fn answer(&self, path: &str) {
+        self.request(path, Some(200));
+    }
+
     /// Objects not held because there were too many, all in all.
     pub(super) fn refused(&self, number: u64) {
         self.lock().stats.refused = number;

@@ -1,7 +1,7 @@
 //! The watches and the Events against a real kube-apiserver with a real etcd.
 //!
-//! Ignored unless asked for: they need the programs that `cargo xtask cluster up` builds, in folders named by
-//! `SIDESTEP_TEST_KUBERNETES` (kube-apiserver) and `SIDESTEP_TEST_ETCD` (etcd). There is no kubelet: the test writes what it
+//! Ignored unless asked for, as `cargo xtask cluster test` does: they need the programs that it builds, in folders named
+//! by `SIDESTEP_TEST_KUBERNETES` (kube-apiserver) and `SIDESTEP_TEST_ETCD` (etcd). There is no kubelet: the test writes what it
 //! would write, which is what the watch sees of it.
 
 #![expect(

@@ -15,6 +15,7 @@ mod events;
 mod fleet;
 mod joined;
 mod manifest;
+mod patience;
 mod pods_dir;
 mod review;
 mod trimmed;

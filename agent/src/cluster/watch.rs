@@ -22,6 +22,7 @@ use super::{
     account::{Account, NAMESPACES_PATH, PODS_PATH},
     events::Note,
     joined::Joined,
+    patience::Patience,
     trimmed::Trimmed,
     trouble,
 };
@@ -46,6 +47,8 @@ struct Standing {
     listed: bool,
     /// What is wrong, and how many requests had succeeded when it was told.
     trouble: Option<(String, u64)>,
+    /// The API server answered since, and had not yet said more at the last look.
+    answers: bool,
 }
 
 impl Standing {
@@ -57,18 +60,26 @@ impl Standing {
             since: Instant::now(),
             listed: false,
             trouble: None,
+            answers: false,
         }
     }
 
     /// A request that failed. The change to tell, if it is news.
     fn failed(&mut self, account: &Account, error: &watcher::Error) -> Option<Change> {
-        let text = trouble::of_watch(self.kind, error)?;
+        let Some(text) = trouble::of_watch(self.kind, error) else {
+            // It is listed anew, and what was wrong is not over before that.
+            self.listed = false;
+            self.since = Instant::now();
+            account.watch(self.kind, |watch| watch.synced = false);
+            return None;
+        };
         self.set(account, text)
     }
 
     fn set(&mut self, account: &Account, text: String) -> Option<Change> {
         let news = self.trouble.as_ref().is_none_or(|(told, _)| *told != text);
         self.trouble = Some((text.clone(), account.answered(self.path)));
+        self.answers = false;
         account.watch(self.kind, |watch| watch.synced = false);
         news.then(|| self.change(Some(text)))
     }
@@ -77,7 +88,9 @@ impl Standing {
     fn look(&mut self, account: &Account) -> Option<Change> {
         let answered = account.answered(self.path);
         if let Some((_, then)) = &self.trouble {
-            let well = answered > *then && self.listed;
+            // An answer may be that the place in the watch is too old, which comes right after it.
+            let well = self.answers && self.listed;
+            self.answers = answered > *then;
             return well.then(|| self.well(account));
         }
         if !self.listed && self.since.elapsed() > SLOW {
@@ -160,9 +173,12 @@ impl Watches {
         let every = watcher::Config::default()
             .any_semantic()
             .timeout(WATCH_SECS);
-        let mut pods = pin!(watcher(Api::<Trimmed>::all(client.clone()), here).default_backoff());
+        let patience = |path| Patience::new(self.account.clone(), path);
+        let mut pods =
+            pin!(watcher(Api::<Trimmed>::all(client.clone()), here).backoff(patience(PODS_PATH)));
         let mut namespaces = pin!(
-            watcher(Api::<PartialObjectMeta<Namespace>>::all(client), every).default_backoff()
+            watcher(Api::<PartialObjectMeta<Namespace>>::all(client), every)
+                .backoff(patience(NAMESPACES_PATH))
         );
         let mut look = tokio::time::interval(LOOK);
         loop {
