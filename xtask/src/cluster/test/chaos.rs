@@ -150,9 +150,9 @@ fn back(test: &mut Test, agent: &Agent, prometheus: &Prometheus) -> Result<()> {
         Ok(())
     })?;
     test.kubectl
-        .feed(&["apply", "--filename=-"], &short_pod(9_999, "0.4"))?;
-    // An agent that finds its watch too old lists anew, after at most half a minute: this pod lives longer.
-    test.until("a pod made after that is seen", |_| {
+        .feed(&["apply", "--filename=-"], &short_pod(9_999, "20"))?;
+    // It lives for a second or two: the watches must not only be said to be back.
+    test.until("a short pod made after that is seen", |_| {
         let question = "sum(sidestep_connections_total{namespace=\"churn\",pod=\"short-9999\"})";
         let seen = prometheus.ask(question)?;
         ensure!(seen >= f64::from(CONNECTIONS / 2), "{seen} connections");

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::agent::Agent;
 use super::prometheus::Prometheus;
@@ -63,7 +63,9 @@ pub(super) fn churn(
     test.check(
         &format!("99.9 % of {made} connections of {pods} pods that live for seconds are theirs"),
         || {
-            let seen = prometheus.wait(question, |value| value >= f64::from(made) * 0.999)?;
+            let seen = prometheus
+                .wait(question, |value| value >= f64::from(made) * 0.999)
+                .with_context(|| unaccounted(agent, prometheus))?;
             ensure!(
                 seen.parse::<f64>()? <= f64::from(made),
                 "more than were made: {seen}"
@@ -83,6 +85,27 @@ pub(super) fn churn(
         ))
     });
     Ok(())
+}
+
+/// Where connections are that are nobody's: what the agent counts, and whose are too few.
+fn unaccounted(agent: &Agent, prometheus: &Prometheus) -> String {
+    let counted = [
+        "sidestep_unattributed_connections_total",
+        "sidestep_agent_lost_total",
+    ];
+    let text = agent.text("/metrics").unwrap_or_default();
+    let mut lines: Vec<String> = text
+        .lines()
+        .filter(|line| counted.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0"))
+        .map(str::to_owned)
+        .collect();
+    let few = format!(
+        "sum by (pod) (max_over_time(sidestep_connections_total{{namespace=\"churn\"}}[15m])) != {CONNECTIONS}"
+    );
+    lines.push(format!("{:?}", prometheus.rows(&few)));
+    let pods = "count(count by (pod) (max_over_time(sidestep_connections_total{namespace=\"churn\"}[15m])))";
+    lines.push(format!("pods with series: {:?}", prometheus.ask(pods)));
+    lines.join("\n")
 }
 
 /// Makes and deletes so many pods, some at a time.

@@ -11,7 +11,7 @@ mod prometheus;
 mod world;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,6 +22,8 @@ use super::lifecycle::Running;
 use super::signals::Stop;
 use agent::Agent;
 use prometheus::Prometheus;
+
+use crate::{paths, process};
 
 /// How long something that takes seconds may take on a machine that does much else.
 const SOON: Duration = Duration::from_secs(90);
@@ -132,6 +134,7 @@ impl Test {
                 |value| value >= 20.0,
             )
         });
+        self.watches();
         churn::requests(self)?;
         churn::churn(self, &agent, &prometheus, options.churn)?;
         let agent = chaos::kill_agent(self, &agent)?;
@@ -144,6 +147,21 @@ impl Test {
             Ok(format!("{:.1} MiB", mebibytes(bytes)))
         });
         Ok(())
+    }
+
+    /// The agent's own tests against an API server alone: rights that are missing, an outage, Events.
+    fn watches(&mut self) {
+        let programs = &self.running.programs;
+        let mut command = Command::new("cargo");
+        command
+            .current_dir(paths::workspace())
+            .args(["test", "--quiet", "--package", "sidestep", "--lib"])
+            .args(["cluster::apiserver", "--", "--include-ignored"])
+            .env("SIDESTEP_TEST_KUBERNETES", &programs.kubernetes)
+            .env("SIDESTEP_TEST_ETCD", programs.tools.join("usr/bin"));
+        self.check("the watches' own tests pass", || {
+            process::output(&mut command).map(|_| String::new())
+        });
     }
 
     /// The broken pod is found, with the right code and words, and nobody else is.

@@ -49,6 +49,13 @@ impl Prometheus {
 
     /// Sum of what a question is answered with; an error if that is nothing.
     pub(super) fn ask(&self, question: &str) -> Result<f64> {
+        let series = self.rows(question)?;
+        ensure!(!series.is_empty(), "no series for {question}");
+        Ok(series.iter().map(|(_, value)| value).sum())
+    }
+
+    /// Labels and values of what a question is answered with.
+    pub(super) fn rows(&self, question: &str) -> Result<Vec<(String, f64)>> {
         let answer: Value = ureq::get(format!("http://{ADDRESS}/api/v1/query"))
             .query("query", question)
             .call()
@@ -59,16 +66,14 @@ impl Prometheus {
             .pointer("/data/result")
             .and_then(Value::as_array)
             .context("no result")?;
-        ensure!(!series.is_empty(), "no series for {question}");
         series
             .iter()
             .map(|one| {
-                one.pointer("/value/1")
-                    .and_then(Value::as_str)
-                    .and_then(|value| value.parse::<f64>().ok())
-                    .context("no value")
+                let value = one.pointer("/value/1").and_then(Value::as_str);
+                let value = value.and_then(|value| value.parse().ok());
+                Ok((one["metric"].to_string(), value.context("no value")?))
             })
-            .sum()
+            .collect()
     }
 
     /// Asks until the answer is good.
