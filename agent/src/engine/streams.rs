@@ -24,6 +24,8 @@ const SILENT_MIN_MS: u32 = 10_000;
 const SILENT_MAX_MS: u32 = 60_000;
 /// Silence, in terms of the longest wait that ended well.
 const SILENT_FACTOR: u32 = 3;
+/// Where waits of a minute do end well (long polling), half as much again, up to this.
+const POLLED_MAX_MS: u32 = 900_000;
 /// A pause this long between two sends without an answer is no request being written.
 const PAUSE_MS: u32 = 1_000;
 
@@ -51,8 +53,8 @@ pub(super) struct Page {
     at: Time,
     marks: BTreeMap<u64, Mark>,
     longest: Option<u32>,
-    /// Destinations that were seen to answer.
-    answering: BTreeSet<SocketAddr>,
+    /// Destinations that were seen to answer, and when they last did.
+    answering: BTreeMap<SocketAddr, Time>,
     /// Destinations that are told things and need not answer: logs, metrics.
     told: BTreeSet<SocketAddr>,
     /// Connections that hang now, by stage; a stage that was ever seen stays.
@@ -100,9 +102,11 @@ impl Page {
     /// How long without an answer is silence here, in milliseconds.
     pub(super) fn silent_ms(&self) -> u32 {
         self.longest.map_or(SILENT_MS, |longest| {
+            let polled = longest.saturating_add(longest / 2).min(POLLED_MAX_MS);
             longest
                 .saturating_mul(SILENT_FACTOR)
                 .clamp(SILENT_MIN_MS, SILENT_MAX_MS)
+                .max(polled)
         })
     }
 
@@ -120,7 +124,13 @@ impl Page {
 
     /// Whether this destination was seen to answer.
     pub(super) fn answers(&self, to: SocketAddr) -> bool {
-        self.answering.contains(&to)
+        self.answering.contains_key(&to)
+    }
+
+    /// Whether this destination answered somebody within this time.
+    pub(super) fn answered_within(&self, to: SocketAddr, ms: u64) -> bool {
+        let last = self.answering.get(&to);
+        last.is_some_and(|last| self.at.micros_since(*last) < ms.saturating_mul(1_000))
     }
 
     /// Whether this destination is only told things.
@@ -132,16 +142,18 @@ impl Page {
         let before = std::mem::take(&mut self.marks);
         for stream in &streams {
             let old = before.get(&stream.cookie);
-            self.learn(old, stream);
+            self.learn(at, old, stream);
             self.marks.insert(stream.cookie, mark(at, old, stream));
         }
         (self.streams, self.left, self.at) = (streams, left, at);
     }
 
-    fn learn(&mut self, old: Option<&Mark>, stream: &Stream) {
+    fn learn(&mut self, at: Time, old: Option<&Mark>, stream: &Stream) {
         let both = stream.sent > 0 && stream.received > 0;
-        if both && self.answering.len() < MAX_DESTINATIONS {
-            self.answering.insert(stream.remote);
+        let known = self.answering.contains_key(&stream.remote);
+        if both && (known || self.answering.len() < MAX_DESTINATIONS) {
+            let last = self.answering.entry(stream.remote).or_default();
+            *last = ago(at, stream.received_ms).max(*last);
         }
         let Some(old) = old else { return };
         let one_sided = old.sent == 0 || old.received == 0;
@@ -155,14 +167,17 @@ impl Page {
     }
 }
 
+fn ago(at: Time, ms: u32) -> Time {
+    Time(at.0.saturating_sub(u64::from(ms) * 1_000))
+}
+
 fn mark(at: Time, old: Option<&Mark>, stream: &Stream) -> Mark {
     let read = stream.received.saturating_sub(u64::from(stream.unread));
-    let ago = |ms: u32| Time(at.0.saturating_sub(u64::from(ms) * 1_000));
     let still = match old {
         _ if stream.unread == 0 => at,
         Some(old) if old.read == read && old.received > old.read => old.still,
         // Nothing was ever read, so not since it came.
-        _ if read == 0 => ago(stream.received_ms),
+        _ if read == 0 => ago(at, stream.received_ms),
         _ => at,
     };
     let one_sided = stream.is_unanswered() || stream.has_not_answered();
@@ -221,6 +236,18 @@ mod tests {
         assert_eq!(silent(&[stream(9, 0, 1_000), stream(9, 5, 0)]), 10_000);
         assert_eq!(silent(&[stream(9, 0, 8_000), stream(9, 5, 0)]), 24_000);
         assert_eq!(silent(&[stream(9, 0, 40_000), stream(9, 5, 0)]), 60_000);
+        assert_eq!(silent(&[stream(9, 0, 90_000), stream(9, 5, 0)]), 135_000);
+        let hours = stream(9, 0, 7_200_000);
+        assert_eq!(silent(&[hours, stream(9, 5, 0)]), 900_000);
+    }
+
+    #[test]
+    fn who_answers_others_meanwhile_is_known() {
+        let to = stream(0, 0, 0).remote;
+        let all = look(&[stream(9, 0, 1_000), stream(9, 5, 3_000)]);
+        let within = |ms| all.of(NS).map(|page| page.answered_within(to, ms));
+        assert_eq!(within(3_001), Some(true));
+        assert_eq!(within(3_000), Some(false));
     }
 
     #[test]

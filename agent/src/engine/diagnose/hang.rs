@@ -20,6 +20,9 @@ use crate::{
 /// Connections to one destination that must wait for an answer before a destination that was never
 /// seen to answer is called silent: a few that are told things and need not answer are everywhere.
 const SILENT: usize = 3;
+/// A single one, or such to a destination that answers others meanwhile, may be one that polls: most
+/// who hold a request back answer it within a minute.
+const POLL_MS: u64 = 60_000;
 /// Requests that must have led nowhere.
 const NOWHERE: usize = 2;
 /// Half-closed connections of this age are left, not about to be closed.
@@ -73,7 +76,9 @@ fn silent<'a>(page: &Page, all: Vec<&'a Hang>) -> Vec<&'a Hang> {
     let owes = |hang: &&Hang| {
         hang.to.is_some_and(|to| {
             let many = waiting.get(&hang.to).is_some_and(|n| *n >= SILENT);
-            !page.is_told(to) && (many || page.answers(to))
+            let polls = !many || page.answered_within(to, hang.waited_ms);
+            let sure = !polls || hang.waited_ms >= POLL_MS;
+            !page.is_told(to) && (many || page.answers(to)) && sure
         })
     };
     all.into_iter().filter(owes).collect()
