@@ -8,6 +8,8 @@
 #[path = "engine/kit.rs"]
 mod kit;
 
+#[path = "engine/any.rs"]
+mod any;
 #[path = "engine/bypass.rs"]
 mod bypass;
 #[path = "engine/datagrams.rs"]
