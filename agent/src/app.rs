@@ -237,6 +237,9 @@ impl Agent {
         while let Some(netns) = self.engine.next_wanted_rules() {
             self.node.read_rules(netns);
         }
+        while let Some(inquiry) = self.engine.next_inquiry() {
+            self.node.ask(inquiry);
+        }
         while let Some(netns) = self.engine.next_wanted_queues() {
             self.node.sample_anew(netns);
         }

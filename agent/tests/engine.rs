@@ -40,3 +40,5 @@ mod spec;
 mod status;
 #[path = "engine/stuck.rs"]
 mod stuck;
+#[path = "engine/throttled.rs"]
+mod throttled;

@@ -113,7 +113,7 @@ impl<'a> Stage<'a> {
         for running in started {
             running?.into_iter().for_each(|running| self.keep(running));
         }
-        Ok(())
+        world.pods.iter().try_for_each(|pod| world.limit(pod))
     }
 
     fn keep(&mut self, running: Running) {

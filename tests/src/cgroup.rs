@@ -31,6 +31,50 @@ pub(crate) fn root() -> Result<PathBuf> {
         })
 }
 
+/// The hierarchy that limits CPU time: the unified one, or the one of version 1 beside it.
+pub(crate) fn cpu_root() -> Option<PathBuf> {
+    let unified = root().ok()?;
+    let controllers = fs::read_to_string(unified.join("cgroup.controllers")).ok()?;
+    if controllers.split_whitespace().any(|name| name == "cpu") {
+        return Some(unified);
+    }
+    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    table.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let options = right.strip_prefix("cgroup ")?.split_whitespace().last()?;
+        let point = PathBuf::from(left.split_whitespace().nth(4)?);
+        let limits = options.split(',').any(|name| name == "cpu");
+        (limits && point.join("cpu.cfs_quota_us").exists()).then_some(point)
+    })
+}
+
+/// All hierarchies in which the harness makes folders.
+pub(crate) fn roots() -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = root().into_iter().chain(cpu_root()).collect();
+    all.dedup();
+    all
+}
+
+/// Limits a folder to so many thousandths of a CPU, as a kubelet does.
+pub(crate) fn limit_cpu(root: &Path, dir: &Path, millicores: u32) -> Result<()> {
+    let quota = u64::from(millicores) * 100;
+    let write = |file: PathBuf, text: &str| {
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+    };
+    if dir.join("cpu.cfs_quota_us").exists() {
+        return write(dir.join("cpu.cfs_quota_us"), &quota.to_string());
+    }
+    let below = dir
+        .strip_prefix(root)
+        .context("a folder of another hierarchy")?;
+    let mut parent = root.to_path_buf();
+    for name in below {
+        write(parent.join("cgroup.subtree_control"), "+cpu")?;
+        parent.push(name);
+    }
+    write(dir.join("cpu.max"), &format!("{quota} 100000"))
+}
+
 /// The parent of all pods.
 pub(crate) fn pods(root: &Path) -> PathBuf {
     root.join("kubepods").join("besteffort")

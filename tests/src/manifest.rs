@@ -27,6 +27,8 @@ pub(crate) struct Placed {
     pub(crate) uid: u32,
     /// Effective `runAsGroup`.
     pub(crate) gid: u32,
+    /// Thousandths of a CPU in `resources.limits`.
+    pub(crate) cpu: Option<u32>,
 }
 
 /// A complete manifest.
@@ -210,6 +212,9 @@ fn change(entry: &mut Value, container: &Container) {
     if let Some(uid) = container.uid {
         entry["securityContext"]["runAsUser"] = json!(uid);
     }
+    if let Some(cpu) = container.cpu {
+        entry["resources"]["limits"]["cpu"] = json!(format!("{cpu}m"));
+    }
     if let Some(gid) = container.gid {
         entry["securityContext"]["runAsGroup"] = json!(gid);
     }
@@ -251,6 +256,9 @@ fn placed(value: &Value, id: &impl Fn(&str) -> String) -> Vec<Placed> {
                 id: id(&name),
                 uid: effective(container, "runAsUser"),
                 gid: effective(container, "runAsGroup"),
+                cpu: container["resources"]["limits"]["cpu"]
+                    .as_str()
+                    .and_then(|limit| limit.strip_suffix('m')?.parse().ok()),
                 name,
             }
         })

@@ -25,6 +25,9 @@ pub(crate) struct Place {
     /// cgroup v2 folder to move to
     #[arg(long)]
     pub(crate) cgroup: Option<PathBuf>,
+    /// Folder of another hierarchy, where CPU time is limited, to move to as well
+    #[arg(long)]
+    pub(crate) limited: Option<PathBuf>,
     /// User to become
     #[arg(long)]
     pub(crate) uid: Option<u32>,
@@ -46,7 +49,7 @@ impl Place {
         SigSet::all()
             .thread_unblock()
             .context("cannot unblock signals")?;
-        if let Some(cgroup) = &self.cgroup {
+        for cgroup in self.limited.iter().chain(&self.cgroup) {
             fs::write(cgroup.join("cgroup.procs"), "0")
                 .with_context(|| format!("cannot enter the cgroup {}", cgroup.display()))?;
         }
@@ -78,6 +81,9 @@ impl Place {
         }
         if let Some(cgroup) = &self.cgroup {
             command.arg("--cgroup").arg(cgroup);
+        }
+        if let Some(limited) = &self.limited {
+            command.arg("--limited").arg(limited);
         }
         if let Some(uid) = self.uid {
             command.arg("--uid").arg(uid.to_string());

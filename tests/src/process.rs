@@ -304,6 +304,7 @@ pub(crate) fn place_in(
     Ok(Place {
         netns: Some(pod.netns.clone()),
         cgroup: Some(pod.cgroup.join(&placed.id)),
+        limited: pod.limited.as_ref().map(|dir| dir.join(&placed.id)),
         uid: Some(uid.unwrap_or(placed.uid)),
         gid: Some(gid.unwrap_or(placed.gid)),
     })

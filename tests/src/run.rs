@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::actions::{self, Stage};
 use crate::agent::{Agent, Recipe};
+use crate::cgroup;
 use crate::judge::{Seen, codes, fact, judge};
 use crate::load::Loaded;
 use crate::spec::{AgentStart, Requirement, Scenario};
@@ -135,6 +136,9 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
             )),
             Requirement::Envoy if setting.envoy.is_none() => Some(Skip::Missing(
                 "Envoy is missing: run `cargo xtask setup`, or give --envoy PATH".to_owned(),
+            )),
+            Requirement::Cpu if cgroup::cpu_root().is_none() => Some(Skip::NotHere(
+                "no cgroup hierarchy limits CPU time here".to_owned(),
             )),
             _ => None,
         })

@@ -86,6 +86,8 @@ pub(crate) struct Standing {
     pub(crate) netns: PathBuf,
     /// Its cgroup.
     pub(crate) cgroup: PathBuf,
+    /// The same in the hierarchy that limits CPU time, if it is another one and there is a limit.
+    pub(crate) limited: Option<PathBuf>,
     /// Its containers.
     pub(crate) containers: Vec<Placed>,
     /// The manifest says that it is in the node's network namespace: no namespace is its.
@@ -157,6 +159,8 @@ impl World {
             addresses,
             netns: Path::new("/run/netns").join(self.netns_name(&pod.name)),
             cgroup: cgroup::pods(&self.root).join(format!("pod{uid}")),
+            limited: apart(&self.root, &manifest.containers)
+                .map(|root| cgroup::pods(&root).join(format!("pod{uid}"))),
             containers: manifest.containers.clone(),
             host_network: manifest.value["spec"]["hostNetwork"] == true,
             uid,
@@ -164,7 +168,9 @@ impl World {
         // Known from here on, so that `Drop` finds it however far the building gets.
         self.pods.push(standing.clone());
         for container in &standing.containers {
-            cgroup::make(&standing.cgroup.join(&container.id))?;
+            for pod in standing.limited.iter().chain([&standing.cgroup]) {
+                cgroup::make(&pod.join(&container.id))?;
+            }
         }
         cgroup::make(&standing.cgroup.join(self.hex(&pod.name, 4)))?;
         self.wire(&standing)?;
@@ -210,6 +216,7 @@ impl World {
             cgroup: Some(pod.cgroup.join(self.hex(&pod.spec.name, 4))),
             uid: Some(65_535),
             gid: Some(65_535),
+            ..Place::default()
         }
     }
 
@@ -218,8 +225,7 @@ impl World {
         Place {
             netns: Some(Path::new("/run/netns").join(self.netns_name("node"))),
             cgroup: Some(self.own_cgroup().join("node")),
-            uid: None,
-            gid: None,
+            ..Place::default()
         }
     }
 
@@ -229,6 +235,17 @@ impl World {
             .iter()
             .find(|pod| pod.spec.name == name)
             .ok_or_else(|| anyhow!("there is no pod `{name}`"))
+    }
+
+    /// Limits the CPU time of its containers as their manifests say; once their processes have started, so that
+    /// the start is not part of what is tested.
+    pub(crate) fn limit(&self, pod: &Standing) -> Result<()> {
+        let dir = pod.limited.as_ref().unwrap_or(&pod.cgroup);
+        for (container, cpu) in pod.containers.iter().filter_map(|c| Some((c, c.cpu?))) {
+            let root = cgroup::cpu_root().context("no cgroup hierarchy limits CPU time here")?;
+            cgroup::limit_cpu(&root, &dir.join(&container.id), cpu)?;
+        }
+        Ok(())
     }
 
     /// Installs rules in a pod.
@@ -372,13 +389,12 @@ pub(crate) fn remove(id: &str) -> Vec<String> {
             problems.push(format!("{error:#}"));
         }
     };
-    let Ok(root) = cgroup::root() else {
-        return vec!["cgroup v2 is gone".to_owned()];
-    };
-    for dir in owned_cgroups(&root, id) {
-        note(cgroup::remove(&dir));
+    for root in cgroup::roots() {
+        for dir in owned_cgroups(&root, id) {
+            note(cgroup::remove(&dir));
+        }
+        cgroup::remove_parents(&root);
     }
-    cgroup::remove_parents(&root);
     for name in owned_netns(id) {
         note(command::run(Command::new("ip").args(["netns", "del", &name])).map(drop));
     }
@@ -387,9 +403,10 @@ pub(crate) fn remove(id: &str) -> Vec<String> {
 
 /// What of a run still stands; empty after a clean end.
 pub(crate) fn leftovers(id: &str) -> Vec<String> {
-    let root = cgroup::root().unwrap_or_default();
-    let mut all: Vec<String> = owned_cgroups(&root, id)
+    let roots = cgroup::roots();
+    let mut all: Vec<String> = roots
         .iter()
+        .flat_map(|root| owned_cgroups(root, id))
         .map(|dir| format!("cgroup {}", dir.display()))
         .collect();
     all.extend(
@@ -433,7 +450,13 @@ fn owned_netns(id: &str) -> Vec<String> {
         .collect()
 }
 
-/// Several `ip` commands in one namespace, in one process.
+/// The hierarchy that limits CPU time, if a container is to be limited and it is not the pods' own.
+fn apart(own: &Path, containers: &[Placed]) -> Option<PathBuf> {
+    let limited = containers.iter().any(|container| container.cpu.is_some());
+    let root = cgroup::cpu_root().filter(|root| limited && root != own)?;
+    Some(root)
+}
+
 /// Answers to a proxy that dials from the peer's address must come back to it.
 fn route_back(netns: &str, families: &[Family]) -> Result<()> {
     for family in families {
@@ -452,6 +475,7 @@ fn route_back(netns: &str, families: &[Family]) -> Result<()> {
     Ok(())
 }
 
+/// Several `ip` commands in one namespace, in one process.
 fn batch(netns: &str, commands: &str) -> Result<()> {
     command::feed(
         Command::new("ip").args(["-n", netns, "-batch", "-"]),

@@ -5,7 +5,7 @@
 //! reading asked for; where they cannot be read on this node, nobody waits.
 
 use super::{
-    RulesReading, Verdict, diagnose,
+    Inquiry, RulesReading, Verdict, diagnose,
     directory::PodId,
     explain::{self, Explained, Question},
     facts::View,
@@ -28,6 +28,11 @@ impl Engine {
     /// they were. Each is told once.
     pub fn next_wanted_queues(&mut self) -> Option<NetnsId> {
         self.known.sockets.next_forgotten()
+    }
+
+    /// What is to be read although nothing changed. Each is told once.
+    pub fn next_inquiry(&mut self) -> Option<Inquiry> {
+        self.known.throttles.next_wanted()
     }
 
     /// Rules were read: who waited for them is looked at again.

@@ -71,6 +71,7 @@ codes! {
     StuckNoListener = "stuck-no-listener", Critical;
     StuckNotAccepting = "stuck-not-accepting", Critical;
     StuckAcceptQueue = "stuck-accept-queue", Critical;
+    SidecarThrottled = "sidecar-throttled", Critical;
     StuckUnread = "stuck-unread", Critical;
     StuckUpstreamRefused = "stuck-upstream-refused", Warning;
     StuckUpstreamTimeout = "stuck-upstream-timeout", Warning;

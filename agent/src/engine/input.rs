@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Finding, RulesReading};
 use crate::model::{
-    AgentStats, CgroupId, Coverage, Datagrams, EdgeDelta, ListenerQueue, NetnsId, Pod, PodKey,
-    Rewrite, Signal, Stream,
+    AgentStats, CgroupId, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue, NetnsId, Pod,
+    PodKey, Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -77,6 +77,14 @@ pub enum Input {
         /// Sockets there are besides.
         left: u64,
     },
+    /// Limits of CPU time of a control group that was asked about; none: there are none, or they
+    /// cannot be read.
+    Cpu {
+        /// The control group.
+        cgroup: CgroupId,
+        /// Its limit and that of its pod, as far as there are any.
+        limits: Vec<CpuLimit>,
+    },
     /// The rules of a namespace as they are now; sent when they are not what was sent before,
     /// and to whoever asked.
     Rules(Box<RulesReading>),
@@ -84,6 +92,13 @@ pub enum Input {
     Coverage(Coverage),
     /// The agent's own counters.
     Stats(AgentStats),
+}
+
+/// Something about the node that is read only when a connection gives cause to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Inquiry {
+    /// Answered by [`Input::Cpu`].
+    Cpu(CgroupId),
 }
 
 /// A change of who is who.

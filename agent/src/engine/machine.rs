@@ -82,6 +82,7 @@ impl Engine {
                 streams,
                 left,
             } => self.streams(netns, streams, left),
+            Input::Cpu { cgroup, limits } => self.known.throttles.read(self.now, cgroup, limits),
             Input::Rules(reading) => self.rules(*reading),
             Input::Coverage(coverage) => self.coverage(coverage),
             Input::Stats(stats) => self.stats(stats),

@@ -42,6 +42,7 @@ mod sockets;
 mod stage;
 mod streams;
 mod surroundings;
+mod throttle;
 mod top;
 mod unanswered;
 mod verdict;
@@ -55,7 +56,7 @@ pub use board::{
     Reason, RulesRow, StuckRow, Verdict,
 };
 pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
-pub use input::{Change, Config, Input, Output};
+pub use input::{Change, Config, Input, Inquiry, Output};
 pub use machine::Engine;
 pub use reading::{RulesRead, RulesReading, RulesSource};
 pub use rulebook::RulesChange;

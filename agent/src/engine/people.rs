@@ -25,7 +25,8 @@ impl Engine {
                 self.known.rulebook.gone(*netns);
             }
             Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),
-            Change::Netns { .. } | Change::Cgroup { .. } | Change::CgroupGone(_) => {}
+            Change::CgroupGone(cgroup) => self.known.throttles.gone(*cgroup),
+            Change::Netns { .. } | Change::Cgroup { .. } => {}
         }
         let netns = match &change {
             Change::Netns { netns, .. } => Some(*netns),

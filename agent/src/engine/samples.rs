@@ -1,6 +1,9 @@
 //! What the engine makes of looks at the socket tables of namespaces.
 
-use super::{diagnose, findings::Case, hang, machine::Engine, surroundings::Surroundings};
+use super::{
+    Code, Stage, diagnose, directory::PodId, findings::Case, hang, machine::Engine,
+    surroundings::Surroundings, throttle::Cpu,
+};
 use crate::model::{ListenerQueue, NetnsId, Stream};
 
 impl Engine {
@@ -19,26 +22,52 @@ impl Engine {
             self.reread_by_listeners(pod);
             self.findings.touched = true;
         }
-        let surroundings = Surroundings::of(&self.known);
-        let Some(scene) = surroundings.scene(pod) else {
+        let intent = self
+            .known
+            .directory
+            .pod(pod)
+            .and_then(|p| p.intent.as_ref());
+        let Some(ports) = intent.map(|intent| [intent.outbound_port, intent.inbound_port]) else {
             return;
         };
-        let progress: Vec<_> = [scene.intent.outbound_port, scene.intent.inbound_port]
+        let progress: Vec<_> = ports
             .into_iter()
             .filter_map(|port| self.known.sockets.progress(netns, port).map(|p| (port, p)))
             .map(|(port, (progress, length, max))| (port, progress, length, max))
             .collect();
         let after_us = u64::from(self.config.not_accepting_after_s) * 1_000_000;
-        let render = |case: &Case| surroundings.render(case);
+        let cpu = self.cpu(pod, progress.iter().any(|(_, _, length, _)| *length > 0));
+        let surroundings = Surroundings::of(&self.known);
+        let Some(scene) = surroundings.scene(pod) else {
+            return;
+        };
         diagnose::queue(
             self.now,
             pod,
             &scene,
-            &progress,
-            after_us,
+            &diagnose::Queues {
+                progress: &progress,
+                after_us,
+                cpu,
+            },
             &mut self.findings,
-            &render,
+            &|case: &Case| surroundings.render(case),
         );
+    }
+
+    /// Whether a pod's proxy is let run: asked only where somebody waits for it.
+    fn cpu(&mut self, pod: PodId, waits: bool) -> Cpu {
+        let told = self.findings.get(pod, Code::SidecarThrottled);
+        if !waits && !told.is_some_and(Case::is_current) {
+            return Cpu::Free;
+        }
+        let Some(cgroup) = self.known.directory.proxy_cgroup(pod) else {
+            return Cpu::Free;
+        };
+        if waits {
+            self.known.throttles.ask(self.now, cgroup);
+        }
+        self.known.throttles.of(self.now, cgroup)
     }
 
     pub(super) fn streams(&mut self, netns: NetnsId, streams: Vec<Stream>, left: u64) {
@@ -52,11 +81,16 @@ impl Engine {
             return;
         };
         let hangs = hang::hangs(page, &intent, &own);
+        let unread = |hang: &hang::Hang| hang.stage == Stage::ProxyNotReading;
+        let cpu = self.cpu(pod, hangs.all.iter().any(unread));
+        let Some(page) = self.known.streams.of(netns) else {
+            return;
+        };
         let surroundings = Surroundings::of(&self.known);
         diagnose::hangs(
             self.now,
             pod,
-            (page, &hangs),
+            (page, &hangs, cpu),
             &mut self.findings,
             &|case: &Case| surroundings.render(case),
         );

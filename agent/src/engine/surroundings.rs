@@ -16,6 +16,7 @@ use super::{
     rulebook::Rulebook,
     sockets::Sockets,
     streams::Streams,
+    throttle::Throttles,
     watch::{Refuser, Watch},
 };
 use crate::model::{Coverage, Time};
@@ -37,6 +38,7 @@ pub(super) struct Known {
     pub(super) directory: Directory,
     pub(super) sockets: Sockets,
     pub(super) streams: Streams,
+    pub(super) throttles: Throttles,
     pub(super) rulebook: Rulebook,
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.

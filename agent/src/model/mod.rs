@@ -7,6 +7,7 @@
 
 mod cluster;
 mod coverage;
+mod cpu;
 mod net;
 mod pod;
 mod signal;
@@ -15,6 +16,7 @@ mod time;
 
 pub use cluster::{ClusterStats, WatchStats};
 pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalCoverage};
+pub use cpu::{CpuLevel, CpuLimit};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
 pub use pod::{Container, ContainerKind, ContainerStatus, Ended, Pod, PodKey, Workload};
 pub use signal::{

@@ -12,6 +12,8 @@ pub(super) struct Hierarchies {
     pub unified: Option<Mount>,
     /// One of v1: all of them have the same container directories.
     pub legacy: Option<Mount>,
+    /// The one of v1 that limits CPU time.
+    pub cpu: Option<Mount>,
 }
 
 /// A mounted hierarchy.
@@ -41,9 +43,11 @@ pub(super) fn hierarchies(mountinfo: &str) -> Hierarchies {
             }
             continue;
         }
-        let rank = LEGACY
-            .iter()
-            .position(|name| options.split(',').any(|option| option == *name));
+        let has = |name: &str| options.split(',').any(|option| option == name);
+        if has("cpu") {
+            found.cpu = Some(mount.clone());
+        }
+        let rank = LEGACY.iter().position(|name| has(name));
         if let Some(rank) = rank.filter(|rank| *rank < legacy_rank) {
             legacy_rank = rank;
             found.legacy = Some(mount);
@@ -103,20 +107,22 @@ mod tests {
                 whole: true,
             })
         };
-        for (table, unified, legacy) in [
-            (PURE, mount("/sys/fs/cgroup"), None),
+        for (table, unified, legacy, cpu) in [
+            (PURE, mount("/sys/fs/cgroup"), None, None),
             (
                 HYBRID,
                 mount("/sys/fs/cgroup/unified"),
                 mount("/sys/fs/cgroup/pids"),
+                mount("/sys/fs/cgroup/cpu,cpuacct"),
             ),
-            (LEGACY, None, mount("/sys/fs/cgroup/systemd")),
-            (NAMESPACED, mount("/host/sys fs/cgroup"), None),
-            ("garbage\n1 2 - cgroup2\n", None, None),
+            (LEGACY, None, mount("/sys/fs/cgroup/systemd"), None),
+            (NAMESPACED, mount("/host/sys fs/cgroup"), None, None),
+            ("garbage\n1 2 - cgroup2\n", None, None, None),
         ] {
             let found = hierarchies(table);
             assert_eq!(found.unified, unified, "{table}");
             assert_eq!(found.legacy, legacy, "{table}");
+            assert_eq!(found.cpu, cpu, "{table}");
         }
     }
 }

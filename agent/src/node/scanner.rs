@@ -190,12 +190,26 @@ impl Scanner {
         containers.map(move |(id, seen)| (*id, root.join(seen.path.trim_start_matches('/'))))
     }
 
+    /// Where the CPU limit of a cgroup may be: its directory in each hierarchy that can have one.
+    pub(super) fn limited(&self, id: CgroupId) -> Vec<PathBuf> {
+        let Some(seen) = self.cgroups.get(&id) else {
+            return Vec::new();
+        };
+        let Hierarchies { unified, cpu, .. } = &self.hierarchies;
+        let mounts = unified.iter().chain(cpu);
+        mounts
+            .map(|mount| mount.path.join(seen.path.trim_start_matches('/')))
+            .collect()
+    }
+
     fn scan_cgroups(&mut self, look: Look, refused: &mut Refused) {
         if look.closely {
             let table = fs::read_to_string(self.paths.proc.join("self/mountinfo"));
             self.hierarchies = mounts::hierarchies(&table.unwrap_or_default());
         }
-        let Hierarchies { unified, legacy } = self.hierarchies.clone();
+        let Hierarchies {
+            unified, legacy, ..
+        } = self.hierarchies.clone();
         self.parents.clear();
         self.limits = limits(unified.as_ref(), legacy.as_ref());
         if unified.is_none() && legacy.is_none() {

@@ -23,7 +23,7 @@ use nix::{
 use tokio::sync::mpsc;
 
 use super::{
-    enter,
+    cpu, enter,
     hooks::{AskHook, Hooks},
     netns,
     notice::Notices,
@@ -36,7 +36,7 @@ use super::{
     turns::Turns,
 };
 use crate::{
-    engine::{Change, Input},
+    engine::{Change, Input, Inquiry},
     model::{CgroupId, NetnsId, RulesStats},
 };
 
@@ -89,6 +89,8 @@ struct Shared {
     wake: EventFd,
     stop: AtomicBool,
     everything: AtomicBool,
+    /// What the engine wants to know.
+    asked: Mutex<BTreeSet<Inquiry>>,
     /// Namespaces whose next sample is told whatever it says.
     anew: Mutex<BTreeSet<NetnsId>>,
     hooked: AtomicBool,
@@ -116,6 +118,14 @@ impl NodeHandle {
     pub fn sample_anew(&self, netns: NetnsId) {
         let anew = self.shared.anew.lock();
         anew.unwrap_or_else(PoisonError::into_inner).insert(netns);
+    }
+
+    /// Answered within a sample's time, once; not at all if what it is about is gone.
+    pub fn ask(&self, inquiry: Inquiry) {
+        let asked = self.shared.asked.lock();
+        asked
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(inquiry);
     }
 
     /// Whether a container was found that has a BPF hook inside connect(2).
@@ -190,6 +200,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
         stop: AtomicBool::new(false),
         everything: AtomicBool::new(false),
+        asked: Mutex::default(),
         anew: Mutex::default(),
         hooked: AtomicBool::new(false),
         known: Mutex::new(Known::default()),
@@ -301,7 +312,7 @@ impl Work {
             .sampling
             .next(self.scanner.places(), self.options.samples);
         let mut trouble = None;
-        let mut news = Vec::new();
+        let mut news = self.answers();
         for (netns, found) in enter::visit(&places, queues::sample) {
             match found {
                 Ok((queues, overflows)) if self.sampling.note(netns, &queues) => {
@@ -327,6 +338,19 @@ impl Work {
         }
         news.extend(self.streams());
         self.tell(news)
+    }
+
+    /// What the engine asked since the last sample.
+    fn answers(&self) -> Vec<Input> {
+        let asked = self.shared.asked.lock();
+        let asked = std::mem::take(&mut *asked.unwrap_or_else(PoisonError::into_inner));
+        let answer = |inquiry| match inquiry {
+            Inquiry::Cpu(cgroup) => Input::Cpu {
+                cgroup,
+                limits: cpu::limits(&self.scanner.limited(cgroup)),
+            },
+        };
+        asked.into_iter().map(answer).collect()
     }
 
     /// Where connections wait, or did until now. What fails here fails for the queues too, and

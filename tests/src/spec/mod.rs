@@ -93,6 +93,8 @@ pub(crate) enum Requirement {
     Registers,
     /// The real Envoy.
     Envoy,
+    /// A cgroup hierarchy that limits CPU time.
+    Cpu,
 }
 
 /// Values to run the scenario with, one run per combination.

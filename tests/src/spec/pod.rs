@@ -85,6 +85,8 @@ pub(crate) struct Container {
     pub(crate) uid: Option<u32>,
     /// `securityContext.runAsGroup`.
     pub(crate) gid: Option<u32>,
+    /// `resources.limits.cpu`, in thousandths: the container's processes are limited so once they run.
+    pub(crate) cpu: Option<u32>,
     /// `args`.
     pub(crate) args: Option<Vec<String>>,
     /// Variables added to `env`.

@@ -12,6 +12,7 @@ use crate::{
         findings::{Case, Findings, Render},
         hang::{Closer, Hang, Hangs},
         streams::Page,
+        throttle::Cpu,
         top::Top,
     },
     model::{Direction, Family, Time},
@@ -34,7 +35,7 @@ const LEFT: usize = 8;
 pub(in crate::engine) fn hangs(
     at: Time,
     pod: PodId,
-    (page, hangs): (&Page, &Hangs),
+    (page, hangs, cpu): (&Page, &Hangs, Cpu),
     findings: &mut Findings,
     render: Render<'_>,
 ) {
@@ -45,9 +46,12 @@ pub(in crate::engine) fn hangs(
         .is_some_and(Case::is_current);
     if stands {
         findings.absorb(at, pod, Code::StuckNotAccepting, Code::StuckUnread, render);
-    } else {
+    } else if unread.is_empty() {
         file(at, pod, Code::StuckUnread, &unread, findings, render);
+    } else if let Some(code) = cpu.code(Code::StuckUnread) {
+        file(at, pod, code, &unread, findings, render);
     }
+    super::throttle::settle(at, pod, cpu, findings, render);
     let silent = silent(page, of(Stage::UpstreamSilent).collect());
     file(
         at,

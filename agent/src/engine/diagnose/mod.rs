@@ -20,6 +20,7 @@ mod spec;
 mod status;
 mod stuck;
 mod text;
+mod throttle;
 
 use std::net::SocketAddr;
 
@@ -32,7 +33,7 @@ pub(super) use rewrite::{Rewritten, rewritten};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use status::nobody;
-pub(super) use stuck::{queue, refused_capture, signal_sample, signalled_refusal};
+pub(super) use stuck::{Queues, queue, refused_capture, signal_sample, signalled_refusal};
 pub(super) use text::render;
 
 use super::{

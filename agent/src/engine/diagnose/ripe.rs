@@ -39,6 +39,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         // These waited before they were filed.
         Code::StuckNotAccepting
         | Code::StuckAcceptQueue
+        | Code::SidecarThrottled
         | Code::StuckUnread
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream

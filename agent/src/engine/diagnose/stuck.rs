@@ -15,6 +15,7 @@ use crate::{
         findings::{Case, Findings, Render},
         queue::Progress,
         sockets::{Listens, Namespace, answers},
+        throttle::Cpu,
         verdict::Path,
         watch::Refuser,
     },
@@ -227,26 +228,45 @@ pub(super) fn succeeded(
 /// Whoever waits in the first sample came half an interval before it, on average.
 const SAMPLING_US: u64 = 500_000;
 
+/// A queue sample of a pod's namespace.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Queues<'a> {
+    /// Port, progress, length and maximum of the capture listeners.
+    pub(in crate::engine) progress: &'a [(u16, Progress, u32, u32)],
+    /// So long nothing must have been accepted.
+    pub(in crate::engine) after_us: u64,
+    /// Whether the proxy is let run.
+    pub(in crate::engine) cpu: Cpu,
+}
+
 /// A queue sample of a pod's namespace came in.
 pub(in crate::engine) fn queue(
     at: Time,
     pod: PodId,
     scene: &Scene<'_>,
-    progress: &[(u16, Progress, u32, u32)],
-    after_us: u64,
+    queues: &Queues<'_>,
     findings: &mut Findings,
     render: Render<'_>,
 ) {
+    let Some(code) = queues.cpu.code(Code::StuckNotAccepting) else {
+        // Whether the proxy may run is known in a moment.
+        return;
+    };
+    let progress = queues.progress;
     let mut standing = false;
     for (port, progress, length, max) in progress {
+        if *length > 0 && queues.cpu.lasts() {
+            let case = findings.note(at, Some(pod), Code::SidecarThrottled);
+            queue_fact(case, scene.intent, *port, (*length, *max));
+        }
         let Progress::Standing { since, established } = *progress else {
             continue;
         };
         standing = true;
-        if at.micros_since(since).saturating_add(SAMPLING_US) < after_us {
+        if at.micros_since(since).saturating_add(SAMPLING_US) < queues.after_us {
             continue;
         }
-        let case = findings.note(at, Some(pod), Code::StuckNotAccepting);
+        let case = findings.note(at, Some(pod), code);
         case.connections = case.connections.max(u64::from(*length));
         case.first = case.first.min(since);
         queue_facts(
@@ -277,8 +297,9 @@ pub(in crate::engine) fn queue(
         }
     } else {
         findings.resolve(at, Some(pod), Code::StuckNotAccepting, render);
-        overflowing(at, pod, scene, progress, findings, render);
+        overflowing(at, pod, scene, queues, findings, render);
     }
+    super::throttle::settle(at, pod, queues.cpu, findings, render);
 }
 
 /// Capture listeners that accept, but not as fast as connections come.
@@ -286,26 +307,22 @@ fn overflowing(
     at: Time,
     pod: PodId,
     scene: &Scene<'_>,
-    progress: &[(u16, Progress, u32, u32)],
+    queues: &Queues<'_>,
     findings: &mut Findings,
     render: Render<'_>,
 ) {
     let mut any = false;
-    for (port, _, length, max) in progress {
+    let code = queues.cpu.code(Code::StuckAcceptQueue);
+    for (port, _, length, max) in queues.progress {
         let Some((since, lost)) = scene.ns.and_then(|ns| ns.overflows(at, *port)) else {
             continue;
         };
         any = true;
-        let case = findings.note(at, Some(pod), Code::StuckAcceptQueue);
+        let case = findings.note(at, Some(pod), code.unwrap_or(Code::StuckAcceptQueue));
         case.first = case.first.min(since);
         case.connections = case.connections.max(lost);
         add_port(case, *port);
-        let what = ["queue_inbound", "queue_outbound"];
-        case.state(
-            at,
-            what[usize::from(*port == scene.intent.outbound_port)],
-            format!("port {port}: {length} waiting, maximum {max}"),
-        );
+        queue_fact(case, scene.intent, *port, (*length, *max));
         case.witnesses.insert("the accept queue is at its maximum");
         case.witnesses
             .insert("the kernel counted connections that found it full");
@@ -315,21 +332,21 @@ fn overflowing(
     }
 }
 
-fn queue_facts(case: &mut Case, intent: &Intent, port: u16, (length, max): (u32, u32), us: u64) {
-    let at = case.last;
-    let (what, since) = if port == intent.outbound_port {
-        ("queue_outbound", "stands_outbound")
-    } else {
-        ("queue_inbound", "stands_inbound")
-    };
+fn queue_fact(case: &mut Case, intent: &Intent, port: u16, (length, max): (u32, u32)) {
+    let what = ["queue_inbound", "queue_outbound"];
     case.state(
-        at,
-        what,
+        case.last,
+        what[usize::from(port == intent.outbound_port)],
         format!("port {port}: {length} waiting, maximum {max}"),
     );
+}
+
+fn queue_facts(case: &mut Case, intent: &Intent, port: u16, (length, max): (u32, u32), us: u64) {
+    queue_fact(case, intent, port, (length, max));
+    let stands = ["stands_inbound", "stands_outbound"];
     case.state(
-        at,
-        since,
+        case.last,
+        stands[usize::from(port == intent.outbound_port)],
         format!("nothing accepted for {} s", us / 1_000_000),
     );
 }

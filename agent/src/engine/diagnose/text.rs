@@ -106,6 +106,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         Code::StuckNotAccepting => {
             format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
         }
+        Code::SidecarThrottled => super::throttle::summary(case, &pod),
         Code::StuckAcceptQueue
         | Code::StuckUnread
         | Code::StuckUpstreamSilent
@@ -305,7 +306,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
                 push("listeners", listeners(scene, *port));
             }
         }
-        Code::StuckNotAccepting => {
+        Code::StuckNotAccepting | Code::SidecarThrottled => {
             for port in [intent.outbound_port, intent.inbound_port] {
                 if scene.ns.is_some_and(|ns| !ns.on_port(port).is_empty()) {
                     push("listeners", listeners(scene, port));
