@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Code,
+    control::Control,
     diagnose::{self, Judged, Stop},
     directory::{PodId, Who},
     edges::Comm,
@@ -107,11 +108,12 @@ impl Engine {
         {
             return;
         }
+        let code = self.upstream_code(pod, key.remote, Code::StuckUpstreamReset);
         let watch = self.known.watches.entry(pod).or_default();
         let run = watch.resets.note(self.now, key.remote);
         let mut sample = diagnose::signal_sample(key.direction, key.remote, None, 1);
         sample.container = container;
-        diagnose::upstream_resets(self.now, pod, &run, &sample, &mut self.findings);
+        diagnose::upstream_resets(self.now, (pod, code), &run, &sample, &mut self.findings);
     }
 
     /// Files what is known about a destination that does not answer.
@@ -125,8 +127,21 @@ impl Engine {
             self.explained_by_own_rules(pod, hang.key.remote);
         } else if hang.upstream {
             let by = stop.map(|stop| self.stop_in_words(&stop));
-            diagnose::upstream_hangs(self.now, pod, hang, by, &mut self.findings);
+            let code = self.upstream_code(pod, hang.key.remote, Code::StuckUpstreamTimeout);
+            diagnose::upstream_hangs(self.now, (pod, code), hang, by, &mut self.findings);
         }
+    }
+
+    /// The code under which trouble of a pod's proxy with a destination is told.
+    fn upstream_code(&self, pod: PodId, to: SocketAddr, otherwise: Code) -> Code {
+        let intent = self
+            .known
+            .directory
+            .pod(pod)
+            .and_then(|p| p.intent.as_ref());
+        let fresh = Control::default();
+        let control = self.known.watches.get(&pod).map_or(&fresh, |w| &w.control);
+        intent.map_or(otherwise, |i| control.code(i, to.port(), otherwise))
     }
 
     fn stop_in_words(&self, stop: &Stop) -> String {
@@ -142,13 +157,14 @@ impl Engine {
         if watch.unanswered.upstreams().next().is_none() {
             let surroundings = Surroundings::of(&self.known);
             let render = |case: &Case| surroundings.render(case);
-            self.findings.absorb(
-                self.now,
-                pod,
-                Code::FailNetfilterDrop,
-                Code::StuckUpstreamTimeout,
-                &render,
-            );
+            let root = Code::FailNetfilterDrop;
+            for symptom in [Code::StuckUpstreamTimeout, Code::StuckControlPlane] {
+                let case = self.findings.get(pod, symptom);
+                // Whoever is refused is not dropped.
+                if case.is_some_and(|case| case.fact("refused").is_none()) {
+                    self.findings.absorb(self.now, pod, root, symptom, &render);
+                }
+            }
         }
     }
 

@@ -77,6 +77,7 @@ codes! {
     StuckUpstreamTimeout = "stuck-upstream-timeout", Warning;
     StuckUpstreamSilent = "stuck-upstream-silent", Warning;
     StuckNoUpstream = "stuck-no-upstream", Critical;
+    StuckControlPlane = "stuck-control-plane", Critical;
     StuckUpstreamReset = "stuck-upstream-reset", Warning;
     StuckAppRefused = "stuck-app-refused", Critical;
     StuckHalfClosed = "stuck-half-closed", Warning;

@@ -9,6 +9,7 @@ mod binding;
 mod blame;
 mod board;
 mod consult;
+mod control;
 mod datagrams;
 mod diagnose;
 mod directory;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::{
     Reason,
+    control::Control,
     facts::View,
     resets::Resets,
     runs::{Run, Runs},
@@ -79,6 +80,8 @@ pub(super) struct Watch {
     pub(super) hanging: u64,
     /// Handshakes that nobody answers.
     pub(super) unanswered: Unanswered,
+    /// The control plane.
+    pub(super) control: Control,
     /// Destinations that reset the proxy.
     pub(super) resets: Resets,
     /// Destinations that refuse the proxy: its app's, and others.
@@ -105,6 +108,9 @@ impl Watch {
         let direct = view.party == Party::App
             && view.path == Path::Direct
             && view.expected == Expected::Captured;
+        if captured && direction == Direction::Outbound {
+            self.control.asked(intent, key.remote.port());
+        }
         if captured && ordinary {
             *self.captured.get_mut(direction, family) = Some(at);
         }
@@ -116,6 +122,9 @@ impl Watch {
             self.app.remove(key.remote);
             self.upstream.remove(key.remote);
             self.resets.established(key.remote, n);
+            if self.control.is_it(intent, key.remote.port()) {
+                self.control.reached = Some(at);
+            }
         }
         // A connection that was captured was answered by the proxy, not by its destination.
         if direction == Direction::Outbound && view.path != Path::Capture {
@@ -184,6 +193,11 @@ impl Watch {
         run.count = run.count.saturating_add(n);
         run.last = at;
         *run
+    }
+
+    /// Destinations outside the pod that refuse the proxy.
+    pub(super) fn refusing(&self) -> impl Iterator<Item = (&SocketAddr, &Refusals)> {
+        self.upstream.iter()
     }
 
     /// Whether anybody of this kind still refuses.

@@ -102,6 +102,8 @@ pub struct Intent {
     pub inbound_port: u16,
     /// Other ports the proxy itself listens on (admin, health, metrics, DNS, tunnel).
     pub own_ports: Vec<u16>,
+    /// Ports of the mesh's control plane that the proxy dials.
+    pub control_ports: Vec<u16>,
     /// Uid whose sockets the rules return, if the mesh has such a rule.
     pub proxy_uid: Option<u32>,
     /// Gid whose sockets the rules return, if the mesh has such a rule.

@@ -103,6 +103,7 @@ fn intent(
         outbound_port,
         inbound_port,
         own_ports: rules.own_ports.clone(),
+        control_ports: capture.control_ports.clone(),
         proxy_uid: uid,
         proxy_gid: gid,
         proxy_containers: members.proxy_containers.clone(),

@@ -96,6 +96,9 @@ pub struct Capture {
     /// Other ports the proxy itself listens on.
     #[serde(default)]
     pub own_ports: Vec<u16>,
+    /// Ports of the control plane that the proxy dials, as far as nobody else uses them.
+    #[serde(default)]
+    pub control_ports: Vec<u16>,
     /// User whose sockets the rules leave alone.
     pub proxy_uid: Option<u32>,
     /// Group whose sockets the rules leave alone; absent where the rules have no such match.

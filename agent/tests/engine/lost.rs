@@ -13,7 +13,7 @@ use crate::{
 
 const TO: &str = "10.9.0.1:80";
 
-fn stalled(key: EdgeKey, retransmits: u8) -> Signal {
+pub(crate) fn stalled(key: EdgeKey, retransmits: u8) -> Signal {
     Signal::Stalled {
         key,
         retransmits,

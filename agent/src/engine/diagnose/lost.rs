@@ -94,12 +94,12 @@ const fn hook_name(hook: Hook) -> &'static str {
 /// An upstream does not answer the proxy. `dropped_by`: a rule of another pod of this node.
 pub(in crate::engine) fn upstream_hangs(
     at: Time,
-    pod: PodId,
+    (pod, code): (PodId, Code),
     hang: &Hang,
     dropped_by: Option<String>,
     findings: &mut Findings,
 ) {
-    let case = findings.note(at, Some(pod), Code::StuckUpstreamTimeout);
+    let case = findings.note(at, Some(pod), code);
     case.first = case.first.min(hang.first);
     case.add(&hang_sample(hang));
     if hang.is_run() {
@@ -122,12 +122,12 @@ pub(in crate::engine) fn upstream_hangs(
 /// An upstream resets the proxy's connections before it answers.
 pub(in crate::engine) fn upstream_resets(
     at: Time,
-    pod: PodId,
+    (pod, code): (PodId, Code),
     run: &Run,
     sample: &Sample,
     findings: &mut Findings,
 ) {
-    let case = findings.note(at, Some(pod), Code::StuckUpstreamReset);
+    let case = findings.note(at, Some(pod), code);
     case.add(sample);
     case.witnesses
         .insert("resets came in for established connections");
@@ -167,19 +167,15 @@ pub(in crate::engine) fn hang_sample(hang: &Hang) -> Sample {
 }
 
 /// The proxy's connection ended without an answer: counted where it is told of already.
-pub(super) fn timed_out(j: &Judged<'_>, findings: &mut Findings) {
+pub(super) fn timed_out(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings) {
+    let code = scene.upstream(j.key.remote, Code::StuckUpstreamTimeout);
     let silent = matches!(j.outcome, Outcome::TimedOut | Outcome::Aborted);
     let told = |case: &Case| {
         let all = case.destinations.most(32);
         case.is_current() && all.iter().any(|(to, _)| *to == j.key.remote)
     };
-    if silent
-        && j.leg == Leg::ProxyToUpstream
-        && findings
-            .get(j.pod, Code::StuckUpstreamTimeout)
-            .is_some_and(told)
-    {
-        let case = findings.note(j.at, Some(j.pod), Code::StuckUpstreamTimeout);
+    if silent && j.leg == Leg::ProxyToUpstream && findings.get(j.pod, code).is_some_and(told) {
+        let case = findings.note(j.at, Some(j.pod), code);
         case.add(&super::sample(j));
     }
 }
@@ -207,7 +203,9 @@ pub(super) fn answered(
 pub(super) fn ripe_reset(case: &Case, scene: &Scene<'_>) -> Option<Time> {
     /// A drain and its way here.
     const DRAIN_US: u64 = 1_500_000;
-    let (_, run) = scene.watch.resets.rules().next()?;
+    let of = |to: SocketAddr| scene.upstream(to, Code::StuckUpstreamReset) == case.code;
+    let mut rules = scene.watch.resets.rules();
+    let (_, run) = rules.find(|(to, _)| of(**to))?;
     let begun = run.first.max(case.first);
     Some(begun.plus_micros(DRAIN_US))
 }
@@ -217,7 +215,9 @@ pub(super) fn ripe_reset(case: &Case, scene: &Scene<'_>) -> Option<Time> {
 pub(super) fn ripe(case: &Case, scene: &Scene<'_>) -> Option<Time> {
     /// Rules asked for are there by then, or will not be.
     const RULES_US: u64 = 3_500_000;
-    scene.watch.unanswered.upstreams().find(|h| h.is_run())?;
+    let of = |to: SocketAddr| scene.upstream(to, Code::StuckUpstreamTimeout) == case.code;
+    let mut hangs = scene.watch.unanswered.upstreams();
+    hangs.find(|h| h.is_run() && of(h.key.remote))?;
     let read = scene.live_rules().is_some_and(|now| now.last >= case.first);
     let wait = if read { 0 } else { RULES_US };
     Some(case.first.plus_micros(wait))

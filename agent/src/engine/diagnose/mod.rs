@@ -9,6 +9,7 @@
 mod agent;
 mod ambient;
 mod bypass;
+mod control;
 mod datagram;
 mod hang;
 mod hang_text;
@@ -135,11 +136,11 @@ pub(super) fn connection(
         }
         Verdict::Stuck { .. } => {
             stuck::stuck(j, scene, findings);
-            lost::timed_out(j, findings);
+            lost::timed_out(j, scene, findings);
         }
         Verdict::Failed => {
             stuck::failed(j, scene, findings);
-            lost::timed_out(j, findings);
+            lost::timed_out(j, scene, findings);
         }
         Verdict::Neutral => {
             stuck::succeeded(j, scene, findings, render);

@@ -62,6 +62,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             "Restart {}; it is alive but its event loop does not run. Before, take its thread dump and look at its CPU throttling and at its process state.",
             proxy(scene)
         ),
+        Code::StuckControlPlane => super::control::remedy(case, &proxy(scene)),
         Code::SidecarThrottled => super::throttle::remedy(case, &proxy(scene)),
         Code::StuckAcceptQueue
         | Code::StuckUnread

@@ -48,6 +48,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::StuckUpstreamRefused
         | Code::FailEphemeralPorts
         | Code::FailNetfilterDrop => Some(case.first),
+        Code::StuckControlPlane => super::control::ripe(case, scene),
         Code::StuckUpstreamReset => super::lost::ripe_reset(case, scene),
         Code::StuckUpstreamTimeout => super::lost::ripe(case, scene),
         Code::AgentDegraded | Code::AgentOverload | Code::AgentUnattributed => about_agent(case),

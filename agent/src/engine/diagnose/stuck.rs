@@ -135,7 +135,8 @@ pub(super) fn failed(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings)
             if run.count >= UPSTREAM_REFUSALS
                 && run.last.micros_since(run.first) >= UPSTREAM_SPAN_US =>
         {
-            let case = findings.note(j.at, Some(j.pod), Code::StuckUpstreamRefused);
+            let code = scene.upstream(j.key.remote, Code::StuckUpstreamRefused);
+            let case = findings.note(j.at, Some(j.pod), code);
             case.add(&sample(j));
             case.witnesses.insert("refused by a reset");
             let text = format!(
@@ -220,6 +221,7 @@ pub(super) fn succeeded(
         Leg::ProxyToUpstream => (Refuser::Upstream, Code::StuckUpstreamRefused),
         _ => return,
     };
+    super::control::reached(j, scene, findings, render);
     if !scene.watch.refuses(who) {
         findings.resolve(j.at, Some(j.pod), code, render);
     }

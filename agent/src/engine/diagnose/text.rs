@@ -106,6 +106,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         Code::StuckNotAccepting => {
             format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
         }
+        Code::StuckControlPlane => super::control::summary(case, &pod, &to),
         Code::SidecarThrottled => super::throttle::summary(case, &pod),
         Code::StuckAcceptQueue
         | Code::StuckUnread
@@ -301,6 +302,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
             }
             super::status::facts(case, scene.entry, push);
         }
+        Code::StuckControlPlane => super::control::facts(scene, push),
         Code::StuckAcceptQueue => {
             for port in &case.ports {
                 push("listeners", listeners(scene, *port));
