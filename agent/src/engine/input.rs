@@ -1,4 +1,7 @@
 //! Everything that may happen to the engine, and everything it may say.
+//!
+//! Plain data with a stable form: a recording is a sequence of inputs, and replaying it must mean the
+//! same in every later version.
 
 use std::net::IpAddr;
 

@@ -14,6 +14,7 @@ mod cpu;
 mod diag;
 mod enter;
 mod hooks;
+mod inquiries;
 mod mounts;
 mod names;
 mod netns;

@@ -5,7 +5,7 @@ use std::{fs, io, net::IpAddr};
 
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse, StateFlags, nlas::Nla};
 
-use super::diag;
+use super::{diag, netns};
 use crate::model::{Listener, ListenerQueue};
 
 /// Most listening sockets told of one namespace.
@@ -31,6 +31,16 @@ pub(super) fn sample() -> io::Result<(Vec<ListenerQueue>, Option<u64>)> {
     let waits = queues.iter().any(|queue| queue.length > 0);
     let overflows = waits.then(overflows).flatten();
     Ok((queues, overflows))
+}
+
+/// Why they cannot be read, for people.
+pub(super) fn trouble(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => netns::not_entered(error),
+        _ => format!(
+            "accept queues cannot be read ({error}): a proxy that does not accept is not seen. Load the kernel modules inet_diag and tcp_diag"
+        ),
+    }
 }
 
 /// Connections that found an accept queue of the calling thread's network namespace full

@@ -23,9 +23,9 @@ use nix::{
 use tokio::sync::mpsc;
 
 use super::{
-    cpu, enter,
+    enter,
     hooks::{AskHook, Hooks},
-    netns,
+    inquiries::Inquiries,
     notice::Notices,
     queues, rules,
     sampling::Sampling,
@@ -90,7 +90,7 @@ struct Shared {
     stop: AtomicBool,
     everything: AtomicBool,
     /// What the engine wants to know.
-    asked: Mutex<BTreeSet<Inquiry>>,
+    inquiries: Inquiries,
     /// Namespaces whose next sample is told whatever it says.
     anew: Mutex<BTreeSet<NetnsId>>,
     hooked: AtomicBool,
@@ -122,10 +122,7 @@ impl NodeHandle {
 
     /// Answered within a sample's time, once; not at all if what it is about is gone.
     pub fn ask(&self, inquiry: Inquiry) {
-        let asked = self.shared.asked.lock();
-        asked
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(inquiry);
+        self.shared.inquiries.put(inquiry);
     }
 
     /// Whether a container was found that has a BPF hook inside connect(2).
@@ -200,7 +197,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         wake: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
         stop: AtomicBool::new(false),
         everything: AtomicBool::new(false),
-        asked: Mutex::default(),
+        inquiries: Inquiries::default(),
         anew: Mutex::default(),
         hooked: AtomicBool::new(false),
         known: Mutex::new(Known::default()),
@@ -312,7 +309,7 @@ impl Work {
             .sampling
             .next(self.scanner.places(), self.options.samples);
         let mut trouble = None;
-        let mut news = self.answers();
+        let mut news = self.shared.inquiries.answers(&self.scanner);
         for (netns, found) in enter::visit(&places, queues::sample) {
             match found {
                 Ok((queues, overflows)) if self.sampling.note(netns, &queues) => {
@@ -326,7 +323,7 @@ impl Work {
                 // The namespace went away.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound && is_gone(&places, netns) => {}
-                Err(error) => trouble = Some(sampling_trouble(&error)),
+                Err(error) => trouble = Some(queues::trouble(&error)),
             }
         }
         if trouble != self.sampling_trouble && !places.is_empty() {
@@ -338,19 +335,6 @@ impl Work {
         }
         news.extend(self.streams());
         self.tell(news)
-    }
-
-    /// What the engine asked since the last sample.
-    fn answers(&self) -> Vec<Input> {
-        let asked = self.shared.asked.lock();
-        let asked = std::mem::take(&mut *asked.unwrap_or_else(PoisonError::into_inner));
-        let answer = |inquiry| match inquiry {
-            Inquiry::Cpu(cgroup) => Input::Cpu {
-                cgroup,
-                limits: cpu::limits(&self.scanner.limited(cgroup)),
-            },
-        };
-        asked.into_iter().map(answer).collect()
     }
 
     /// Where connections wait, or did until now. What fails here fails for the queues too, and
@@ -407,13 +391,4 @@ fn is_gone(places: &[(NetnsId, std::path::PathBuf)], netns: NetnsId) -> bool {
     let place = places.iter().find(|(id, _)| *id == netns);
     let now = place.and_then(|(_, path)| enter::inode(&std::fs::metadata(path).ok()?));
     now != Some(netns)
-}
-
-fn sampling_trouble(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => netns::not_entered(error),
-        _ => format!(
-            "accept queues cannot be read ({error}): a proxy that does not accept is not seen. Load the kernel modules inet_diag and tcp_diag"
-        ),
-    }
 }

@@ -271,13 +271,8 @@ pub(in crate::engine) fn queue(
         let case = findings.note(at, Some(pod), code);
         case.connections = case.connections.max(u64::from(*length));
         case.first = case.first.min(since);
-        queue_facts(
-            case,
-            scene.intent,
-            *port,
-            (*length, *max),
-            at.micros_since(since),
-        );
+        let stood = at.micros_since(since);
+        queue_facts(case, scene.intent, *port, (*length, *max), stood);
         case.witnesses.insert("the accept queue does not shrink");
         if established > 0 {
             case.witnesses
