@@ -28,6 +28,8 @@ mod laws;
 mod live_rules;
 #[path = "engine/lost.rs"]
 mod lost;
+#[path = "engine/on_node.rs"]
+mod on_node;
 #[path = "engine/replay.rs"]
 mod replay;
 #[path = "engine/reused.rs"]

@@ -74,6 +74,31 @@ pub(crate) fn of_pod(scenario: &Scenario, pod: &Pod, families: &[Family]) -> Res
     Ok(all)
 }
 
+/// What to install on the node.
+pub(crate) fn of_node(scenario: &Scenario) -> Result<Vec<Install>> {
+    let mut all = Vec::new();
+    for rules in &scenario.node.rules {
+        let backend = rules.backend.unwrap_or(scenario.backend);
+        let text = rules
+            .text
+            .as_ref()
+            .context("rules of the node need a `text`")?;
+        let own = [scenario.family];
+        let mut families = rules.families.as_deref().unwrap_or(&own);
+        if backend == Backend::Native {
+            families = families.get(..1).unwrap_or_default();
+        }
+        for &family in families {
+            all.push(Install {
+                backend,
+                family,
+                text: edit(text, rules)?,
+            });
+        }
+    }
+    Ok(all)
+}
+
 /// What one entry of `rules` installs.
 pub(crate) fn one(
     scenario: &Scenario,

@@ -184,6 +184,7 @@ fn play(
     if first && agent.is_none() {
         agent = start_agent(setting, &world)?;
     }
+    world.set_up_node(scenario)?;
     for pod in &scenario.pod {
         world
             .add_pod(scenario, pod)

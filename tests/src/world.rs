@@ -173,7 +173,7 @@ impl World {
             }
         }
         cgroup::make(&standing.cgroup.join(self.hex(&pod.name, 4)))?;
-        self.wire(&standing)?;
+        self.wire(&standing, scenario.node.routed)?;
         for install in rules::of_pod(scenario, pod, &standing.families)? {
             self.install(&standing, &install)?;
         }
@@ -184,6 +184,26 @@ impl World {
         fs::write(&draft, text)
             .and_then(|()| fs::rename(&draft, &path))
             .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Makes the node what the scenario says it is.
+    pub(crate) fn set_up_node(&self, scenario: &Scenario) -> Result<()> {
+        let place = Place {
+            netns: self.node().netns,
+            ..Place::default()
+        };
+        if scenario.node.routed {
+            for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+                let file = format!("/proc/sys/net/{file}");
+                command::feed(inside(&place).args(["tee", &file]), "1\n")
+                    .with_context(|| format!("cannot write {file}"))?;
+            }
+        }
+        for install in rules::of_node(scenario)? {
+            command::feed(inside(&place).args(install.program()), &install.text)
+                .context("cannot install the rules of the node")?;
+        }
+        Ok(())
     }
 
     /// Folder for the agent's `--pods`.
@@ -323,37 +343,40 @@ impl World {
     }
 
     /// Namespace, veth, addresses, routes.
-    fn wire(&self, pod: &Standing) -> Result<()> {
+    fn wire(&self, pod: &Standing, routed: bool) -> Result<()> {
         let name = self.netns_name(&pod.spec.name);
         let node = self.netns_name("node");
         let index = self.pods.len();
         command::run(Command::new("ip").args(["netns", "add", &name]))?;
-        batch(
-            &node,
-            &format!(
-                "link add v{index} type veth peer name eth0 netns {name}\n\
-                 link set v{index} addrgenmode none\nlink set v{index} master br0\nlink set v{index} up\n"
-            ),
-        )?;
+        let mut there = format!(
+            "link add v{index} type veth peer name eth0 netns {name}\nlink set v{index} addrgenmode none\n"
+        );
+        if !routed {
+            let _ = writeln!(there, "link set v{index} master br0");
+        }
+        let _ = writeln!(there, "link set v{index} up");
         let mut text =
             "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\n".to_owned();
         for address in &pod.addresses {
-            let line = match address {
-                IpAddr::V4(ip) => {
-                    format!(
-                        "addr add {ip}/24 dev eth0\nroute add default via {}\n",
-                        self.net.node()
-                    )
-                }
-                IpAddr::V6(ip) => {
-                    format!(
-                        "addr add {ip}/64 dev eth0 nodad\nroute add default via {}\n",
-                        self.net.v6(254)
-                    )
-                }
+            let (gateway, whole, net, flags): (IpAddr, _, _, _) = match address {
+                IpAddr::V4(_) => (self.net.node().into(), 32, 24, ""),
+                IpAddr::V6(_) => (self.net.v6(254).into(), 128, 64, " nodad"),
             };
-            text.push_str(&line);
+            let prefix = if routed { whole } else { net };
+            let _ = writeln!(text, "addr add {address}/{prefix} dev eth0{flags}");
+            if routed {
+                let _ = writeln!(text, "route add {gateway}/{whole} dev eth0");
+                let _ = writeln!(there, "route add {address}/{whole} dev v{index}");
+            }
+            // Unlike its IPv4 addresses, the node's IPv6 ones are answered for on their interface
+            // only; and it asks for neighbours from a link-local address.
+            if routed && address.is_ipv6() {
+                let _ = writeln!(there, "addr add fe80::{index}/64 dev v{index} nodad");
+                let _ = writeln!(there, "addr add {gateway}/{whole} dev v{index} nodad");
+            }
+            let _ = writeln!(text, "route add default via {gateway}");
         }
+        batch(&node, &there)?;
         let binds = matches!(pod.spec.mesh, Some(Mesh::Istio | Mesh::Kuma));
         if binds && pod.families.contains(&Family::Ipv6) {
             text.push_str("addr add ::6/128 dev lo nodad\n");

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{
     Code,
     control::Control,
-    diagnose::{self, Judged, Stop},
+    diagnose::{self, Judged, Place, Stop},
     directory::{PodId, Who},
     edges::Comm,
     evidence::Sample,
@@ -171,6 +171,9 @@ impl Engine {
     /// Counts a connection of a drain under the rule that stopped it; whether one did.
     pub(super) fn count_stopped(&mut self, judged: &Judged<'_>) -> bool {
         let (pod, key, outcome) = (judged.pod, judged.key, judged.outcome);
+        if outcome == Outcome::Established && key.direction == Direction::Outbound {
+            self.answered_past_node(pod, key.remote);
+        }
         if outcome == Outcome::Established || key.direction == Direction::Inbound {
             return false;
         }
@@ -214,13 +217,25 @@ impl Engine {
         }
         let own = self.known.directory.own_addresses(pod);
         let connection = explain::connection(Protocol::Tcp, key, &own);
-        let stop = self.stopped_in(pod, &connection).or_else(|| {
-            let (other, netns) = self.known.directory.pod_at(key.remote.ip(), pod)?;
-            self.known.rulebook.ask(self.now, netns);
-            let connection = self.as_received(other, key);
-            self.stopped_in(other, &connection)
-        })?;
+        let path = self.path_in(pod, &connection);
+        let goes_out = (path.as_ref()).is_some_and(|(p, _)| p.outcome == rules::Outcome::Direct);
+        let stop = path
+            .and_then(|(path, by)| stop(pod, path, by))
+            .or_else(|| {
+                let silent = matches!(outcome, Outcome::TimedOut | Outcome::Aborted);
+                let on_node = (goes_out && silent).then(|| self.stopped_on_node(pod, key));
+                on_node.flatten()
+            })
+            .or_else(|| self.stopped_at_destination(pod, key))?;
         stop.explains(outcome).then_some(stop)
+    }
+
+    /// The rule that stops it in the pod it is for, if that is on this node.
+    fn stopped_at_destination(&mut self, pod: PodId, key: &EdgeKey) -> Option<Stop> {
+        let (other, netns) = self.known.directory.pod_at(key.remote.ip(), pod)?;
+        self.known.rulebook.ask(self.now, netns);
+        let connection = self.as_received(other, key);
+        self.stopped_in(other, &connection)
     }
 
     /// A connection as the pod it was for receives it.
@@ -232,6 +247,16 @@ impl Engine {
 
     /// The rule in a pod's namespace that stops a connection, if its rules are known.
     fn stopped_in(&self, pod: PodId, connection: &Connection) -> Option<Stop> {
+        let (path, by) = self.path_in(pod, connection)?;
+        stop(pod, path, by)
+    }
+
+    /// Where the rules in a pod's namespace lead a connection, if they are known, and who wrote them.
+    fn path_in(
+        &self,
+        pod: PodId,
+        connection: &Connection,
+    ) -> Option<(rules::Path, Option<String>)> {
         let entry = self.known.directory.pod(pod)?;
         if entry.pod.host_network {
             return None;
@@ -242,22 +267,23 @@ impl Engine {
             return None;
         }
         let path = rules::evaluate(&now.rules, connection);
-        let stops = matches!(
-            path.outcome,
-            rules::Outcome::Dropped | rules::Outcome::Rejected
-        );
-        let step = path.decided_by.filter(|_| stops)?;
-        Some(Stop {
-            pod,
-            how: path.outcome,
-            step,
-            by: now.by.as_ref().map(explain::who),
-        })
+        Some((path, now.by.as_ref().map(explain::who)))
+    }
+
+    /// What did not answer a pod lately is asked about again.
+    pub(super) fn blame_pod(&mut self, pod: PodId) {
+        let watch = self.known.watches.get(&pod);
+        let recent = watch.map(|watch| watch.unanswered.recent(self.now, ASK_AGAIN_US));
+        let hangs: Vec<Hang> = recent.into_iter().flatten().copied().collect();
+        for hang in hangs {
+            self.blame(pod, &hang);
+        }
     }
 
     /// Rules were read: what waited for them is asked about again, and what they no longer stop
     /// is over.
     pub(super) fn blame_again(&mut self, netns: NetnsId) {
+        self.blame_node(netns);
         let Some(pod) = self.known.directory.pod_of(netns) else {
             return;
         };
@@ -281,7 +307,8 @@ impl Engine {
         let Some(case) = self.findings.get(pod, Code::FailNetfilterDrop) else {
             return;
         };
-        let Some(direction) = case.direction().filter(|_| case.is_current()) else {
+        let here = case.is_current() && case.fact("place") == Some(Place::Pod.as_str());
+        let Some(direction) = case.direction().filter(|_| here) else {
             return;
         };
         let ids = case.ids.most(1).first().map(|(ids, _)| *ids);
@@ -290,10 +317,7 @@ impl Engine {
             connection.is_none_or(|connection| self.stopped_in(pod, &connection).is_some())
         });
         if !stops {
-            let surroundings = Surroundings::of(&self.known);
-            let render = |case: &Case| surroundings.render(case);
-            self.findings
-                .resolve(self.now, Some(pod), Code::FailNetfilterDrop, &render);
+            self.close_stop(pod);
         }
     }
 
@@ -302,6 +326,21 @@ impl Engine {
         let own = self.known.directory.own_addresses(pod);
         Some(facts::look(key, entry, container, &own))
     }
+}
+
+/// The rule that stops a connection in a pod, if one does.
+fn stop(pod: PodId, path: rules::Path, by: Option<String>) -> Option<Stop> {
+    let stops = matches!(
+        path.outcome,
+        rules::Outcome::Dropped | rules::Outcome::Rejected
+    );
+    Some(Stop {
+        pod,
+        place: Place::Pod,
+        how: path.outcome,
+        step: path.decided_by.filter(|_| stops)?,
+        by,
+    })
 }
 
 /// Whether it is the proxy's and leaves the pod.

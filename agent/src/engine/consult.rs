@@ -32,7 +32,8 @@ impl Engine {
 
     /// What is to be read although nothing changed. Each is told once.
     pub fn next_inquiry(&mut self) -> Option<Inquiry> {
-        self.known.throttles.next_wanted()
+        let passage = || self.known.passages.next_wanted().map(Inquiry::Passage);
+        self.known.throttles.next_wanted().or_else(passage)
     }
 
     /// Rules were read: who waited for them is looked at again.

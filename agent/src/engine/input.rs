@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Finding, RulesReading};
 use crate::model::{
-    AgentStats, CgroupId, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue, NetnsId, Pod,
-    PodKey, Rewrite, Signal, Stream,
+    AgentStats, CgroupId, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue, NetnsId,
+    PacketEnds, Passage, Pod, PodKey, Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -91,6 +91,8 @@ pub enum Input {
     /// The rules of a namespace as they are now; sent when they are not what was sent before,
     /// and to whoever asked.
     Rules(Box<RulesReading>),
+    /// How packets of a namespace pass the node; sent to whoever asked.
+    Passage(Passage),
     /// What the node lets us see; sent at start and whenever it changes.
     Coverage(Coverage),
     /// The agent's own counters.
@@ -102,6 +104,8 @@ pub enum Input {
 pub enum Inquiry {
     /// Answered by [`Input::Cpu`].
     Cpu(CgroupId),
+    /// Answered by [`Input::Passage`].
+    Passage(PacketEnds),
 }
 
 /// A change of who is who.

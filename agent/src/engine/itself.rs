@@ -38,6 +38,7 @@ impl Engine {
     /// Takes the agent's own counters in.
     pub(super) fn stats(&mut self, stats: AgentStats) {
         self.stats = stats;
+        self.forget_passages();
         let all: Vec<Loss> = self
             .stats
             .losses
@@ -74,6 +75,7 @@ impl Engine {
             loss("datagrams", self.known.flows.refused),
             loss("rewrites", self.known.rewrites.refused),
             loss("rules", self.known.rulebook.refused),
+            loss("passages", self.known.passages.refused),
         ];
         losses.extend(self.known.directory.losses());
         losses.sort_by(|a, b| a.at.cmp(&b.at));

@@ -84,6 +84,7 @@ impl Engine {
             } => self.streams(netns, streams, left),
             Input::Cpu { cgroup, limits } => self.known.throttles.read(self.now, cgroup, limits),
             Input::Rules(reading) => self.rules(*reading),
+            Input::Passage(passage) => self.passage(passage),
             Input::Coverage(coverage) => self.coverage(coverage),
             Input::Stats(stats) => self.stats(stats),
         }

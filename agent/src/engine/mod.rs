@@ -28,6 +28,8 @@ mod itself;
 mod late;
 mod ledger;
 mod machine;
+mod on_node;
+mod passages;
 mod people;
 mod queue;
 mod reading;

@@ -23,6 +23,7 @@ impl Engine {
                 self.known.sockets.gone(*netns);
                 self.known.streams.gone(*netns);
                 self.known.rulebook.gone(*netns);
+                self.known.passages.gone(*netns);
             }
             Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),
             Change::CgroupGone(cgroup) => self.known.throttles.gone(*cgroup),
@@ -66,6 +67,7 @@ impl Engine {
             };
             self.known.sockets.forget_before(moved.netns, ended);
             self.known.streams.gone(moved.netns);
+            self.known.passages.gone(moved.netns);
             self.known.rulebook.forget_before(now, moved.netns, ended);
         }
     }

@@ -181,6 +181,27 @@ impl Rulebook {
         }
     }
 
+    /// The same for a namespace that nobody reads unasked.
+    pub(super) fn ask_unread(&mut self, at: Time, netns: NetnsId) {
+        if self.page(netns).is_some() {
+            self.ask(at, netns);
+        }
+    }
+
+    /// Only the last rules of this namespace are kept: it is the node's, and they are many.
+    pub(super) fn keep_last(&mut self, netns: NetnsId) {
+        if let Some(page) = self.pages.get_mut(&netns) {
+            page.earlier.clear();
+        }
+    }
+
+    /// Forgets rules that nobody asked for.
+    pub(super) fn forget_read(&mut self, netns: NetnsId) {
+        if let Some(page) = self.pages.get_mut(&netns) {
+            page.now = None;
+        }
+    }
+
     /// The next namespace to be read.
     pub(super) fn next_wanted(&mut self) -> Option<NetnsId> {
         self.wanted.pop_first()

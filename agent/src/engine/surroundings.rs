@@ -12,6 +12,7 @@ use super::{
     directory::{Directory, PodId},
     findings::Case,
     late::Late,
+    passages::Passages,
     rewrites::Rewrites,
     rulebook::Rulebook,
     sockets::Sockets,
@@ -29,6 +30,10 @@ pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
         .any(|s| s.signal == name && s.variant.is_some())
 }
 
+/// How packets pass the node is known by then, or will not be.
+const PASSAGE_US: u64 = 1_500_000;
+/// Rules of the node that were asked for are there by then, or will not be.
+const NODE_RULES_US: u64 = 2_500_000;
 /// Destinations of a case that are looked at for their root.
 const DESTINATIONS: usize = 8;
 
@@ -40,6 +45,7 @@ pub(super) struct Known {
     pub(super) streams: Streams,
     pub(super) throttles: Throttles,
     pub(super) rulebook: Rulebook,
+    pub(super) passages: Passages,
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.
     pub(super) late: Late,
@@ -93,7 +99,29 @@ impl<'a> Surroundings<'a> {
         if case.code == Code::StuckUpstreamReset && self.is_refused_behind(pod, case) {
             return None;
         }
-        diagnose::ripe(case, self.scene(pod).as_ref())
+        let at = diagnose::ripe(case, self.scene(pod).as_ref())?;
+        if case.code == Code::StuckUpstreamTimeout {
+            return Some(at.max(self.node_said(pod, case)));
+        }
+        Some(at)
+    }
+
+    /// When the rules of the node have said what they have to say to this case: read since it
+    /// began, or not to be had.
+    fn node_said(&self, pod: PodId, case: &Case) -> Time {
+        let netns = self.known.directory.pod(pod).and_then(|entry| entry.netns);
+        let mut wait = 0;
+        for node in netns.iter().flat_map(|n| self.known.passages.nodes_of(*n)) {
+            let Some(node) = node else {
+                wait = wait.max(PASSAGE_US);
+                continue;
+            };
+            let read = self.known.rulebook.of(node).and_then(|p| p.now.as_ref());
+            if read.is_none_or(|now| now.last < case.first) {
+                wait = NODE_RULES_US;
+            }
+        }
+        case.first.plus_micros(wait)
     }
 
     /// Whether what resets is the proxy of a pod on this node whose app refuses it: that is the

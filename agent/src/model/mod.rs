@@ -9,6 +9,7 @@ mod cluster;
 mod coverage;
 mod cpu;
 mod net;
+mod passage;
 mod pod;
 mod signal;
 mod stream;
@@ -18,6 +19,7 @@ pub use cluster::{ClusterStats, WatchStats};
 pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalCoverage};
 pub use cpu::{CpuLevel, CpuLimit};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
+pub use passage::{Leaves, PacketEnds, Passage, Through};
 pub use pod::{Container, ContainerKind, ContainerStatus, Ended, Pod, PodKey, Workload};
 pub use signal::{
     Arrival, Counts, Datagrams, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener,

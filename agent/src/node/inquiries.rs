@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{cpu, scanner::Scanner};
+use super::{cpu, passage, scanner::Scanner};
 use crate::engine::{Input, Inquiry};
 
 /// Inquiries that wait for their answers.
@@ -31,6 +31,7 @@ impl Inquiries {
                 cgroup,
                 limits: cpu::limits(&scanner.limited(cgroup)),
             },
+            Inquiry::Passage(ends) => Input::Passage(passage::of(ends, &scanner.places_and_node())),
         };
         waiting.into_iter().map(answer).collect()
     }

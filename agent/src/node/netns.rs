@@ -85,12 +85,25 @@ impl Namespaces {
 
     /// All but the node's own, with a file through which each can be entered.
     pub(super) fn places(&self) -> Vec<(NetnsId, PathBuf)> {
-        let pods = self
-            .seen
-            .iter()
-            .filter(|(netns, _)| Some(**netns) != self.host);
-        pods.filter_map(|(netns, seen)| Some((*netns, seen.place(&self.paths.proc)?)))
-            .collect()
+        let mut all = self.places_and_node();
+        all.retain(|(netns, _)| Some(*netns) != self.host);
+        all
+    }
+
+    /// All, the node's own first.
+    pub(super) fn places_and_node(&self) -> Vec<(NetnsId, PathBuf)> {
+        let all = self.seen.iter();
+        let place = |(netns, seen): (&NetnsId, &Seen)| {
+            let path = match seen.place(&self.paths.proc) {
+                // Found by process 1 or the agent itself, whichever can be looked at.
+                None if Some(*netns) == self.host => enter::ns_file(&self.paths.proc, 1),
+                place => place?,
+            };
+            Some((*netns, path))
+        };
+        let mut all: Vec<_> = all.filter_map(place).collect();
+        all.sort_by_key(|(netns, _)| Some(*netns) != self.host);
+        all
     }
 
     pub(super) fn states(&self) -> BTreeMap<NetnsId, NetnsState> {

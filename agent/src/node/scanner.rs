@@ -170,6 +170,16 @@ impl Scanner {
         self.namespaces.places()
     }
 
+    /// All namespaces, the node's own first.
+    pub(super) fn places_and_node(&self) -> Vec<(NetnsId, PathBuf)> {
+        self.namespaces.places_and_node()
+    }
+
+    /// The node's own namespace.
+    pub(super) const fn node(&self) -> Option<NetnsId> {
+        self.namespaces.host()
+    }
+
     /// The namespaces found.
     pub fn namespaces(&self) -> impl Iterator<Item = NetnsId> {
         self.namespaces.ids()

@@ -24,12 +24,13 @@ use tokio::sync::mpsc;
 
 use super::{
     enter,
-    hooks::{AskHook, Hooks},
+    hooks::Hooks,
     inquiries::Inquiries,
     notice::Notices,
+    options::Options,
     queues, rules,
     sampling::Sampling,
-    scanner::{Paths, Scanner},
+    scanner::Scanner,
     schedule::{Known, Schedule},
     streams,
     tell::{Closed, tell},
@@ -42,39 +43,6 @@ use crate::{
 
 /// Name of the accept queues as a source in [`Change::Source`].
 const QUEUES: &str = "queues";
-
-/// How to look at the node.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Where to look.
-    pub paths: Paths,
-    /// Time between two scans without a notice.
-    pub scan_every: Duration,
-    /// Time between two rounds of accept queues.
-    pub sample_every: Duration,
-    /// Most namespaces whose accept queues are looked at in one round.
-    pub samples: usize,
-    /// Most namespaces whose connections are looked at in one round.
-    pub stream_samples: usize,
-    /// How to read the rules of namespaces.
-    pub rules: rules::Options,
-    /// Asks whether a cgroup has a hook inside connect(2); nobody is asked without it.
-    pub ask_hook: Option<AskHook>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            paths: Paths::default(),
-            scan_every: Duration::from_secs(2),
-            sample_every: Duration::from_secs(1),
-            samples: 64,
-            stream_samples: 16,
-            rules: rules::Options::default(),
-            ask_hook: None,
-        }
-    }
-}
 
 /// Holds the thread; dropping it ends the thread.
 #[derive(Debug)]
@@ -274,7 +242,8 @@ impl Work {
         };
         self.hooks.look(self.scanner.containers());
         self.share();
-        self.rules.places(self.scanner.places());
+        self.rules
+            .places(self.scanner.places_and_node(), self.scanner.node());
         let end = Instant::now();
         scans.done(started, end, self.options.scan_every);
         // What appeared in a directory before it was watched gave no notice.

@@ -68,6 +68,9 @@ pub struct Connection {
     pub gid: Option<u32>,
     /// Outbound: the interface that routing chose for the destination. Inbound: the one it came in by.
     pub interface: Interface,
+    /// Inbound, and passed on: the interface it leaves by. The namespace is then one on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaves_by: Option<Interface>,
     /// The mark its first packet has from the start: that of the socket, mostly 0.
     pub mark: Option<u32>,
     /// Addresses of the namespace, loopback ones need not be listed.
@@ -92,6 +95,7 @@ impl Connection {
             uid: None,
             gid: None,
             interface: Interface::Unknown,
+            leaves_by: None,
             mark: Some(0),
             local,
         };
@@ -119,9 +123,24 @@ impl Connection {
             uid: None,
             gid: None,
             interface: Interface::NotLoopback,
+            leaves_by: None,
             mark: Some(0),
             local,
         }
+    }
+
+    /// The same, come in by this interface.
+    #[must_use]
+    pub fn come_in_by(mut self, interface: Interface) -> Self {
+        self.interface = interface;
+        self
+    }
+
+    /// The same, passed on by this interface.
+    #[must_use]
+    pub fn passed_on_by(mut self, interface: Interface) -> Self {
+        self.leaves_by = Some(interface);
+        self
     }
 
     /// The same, made by a socket of this user and group.

@@ -54,7 +54,7 @@ fn filter(rules: &str) -> Input {
 fn an_upstream_that_does_not_answer_is_told_while_it_is_waited_for() {
     let mut node = live_rules::with(WHOLE);
     node.signal(stalled(upstream(), 1));
-    node.pass(1.0);
+    node.pass(1.5);
     assert_eq!(node.open(), []);
     // The rules, read again: nothing in them.
     node.give(live_rules::whole(WHOLE));
@@ -222,6 +222,7 @@ fn a_rule_of_the_destination_on_this_node_is_named() {
     node.give(Input::Rules(rules));
     node.signal(stalled(upstream(), 1));
     node.give(live_rules::whole(WHOLE));
+    node.pass(1.5);
     node.signal(stalled(upstream(), 2));
     assert_eq!(
         node.open(),

@@ -59,6 +59,9 @@ pub(crate) struct Scenario {
     /// Seconds after the last action in which nothing unexpected may turn up.
     #[serde(default = "default_silence")]
     pub(crate) silence: f64,
+    /// What is special about the node.
+    #[serde(default)]
+    pub(crate) node: Node,
     /// The pods.
     pub(crate) pod: Vec<Pod>,
     /// What happens, in order.
@@ -73,6 +76,18 @@ pub(crate) struct Scenario {
     /// Proof that the world itself did what the scenario says.
     #[serde(default)]
     pub(crate) check: Vec<Check>,
+}
+
+/// The node between the pods.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Node {
+    /// It passes packets from pod to pod by its routes, in place of a bridge.
+    #[serde(default)]
+    pub(crate) routed: bool,
+    /// Rules in its own namespace.
+    #[serde(default)]
+    pub(crate) rules: Vec<Rules>,
 }
 
 fn default_detect_within() -> f64 {

@@ -21,10 +21,30 @@ use crate::{
     rules::{Hook, Outcome as Ruled, Step},
 };
 
-/// A rule that stops a connection, and the pod in whose namespace it is.
+/// Whose rules stop a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Place {
+    /// Those in the namespace of the pod.
+    Pod,
+    /// Those of the node, which the pod's packets pass.
+    Node,
+}
+
+impl Place {
+    /// The fact of a case.
+    pub(in crate::engine) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Node => "node",
+        }
+    }
+}
+
+/// A rule that stops a connection, and the pod in whose namespace it is, or whose packets it stops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Stop {
     pub(in crate::engine) pod: PodId,
+    pub(in crate::engine) place: Place,
     /// [`Ruled::Dropped`] or [`Ruled::Rejected`].
     pub(in crate::engine) how: Ruled,
     pub(in crate::engine) step: Step,
@@ -52,6 +72,7 @@ pub(in crate::engine) fn stopped(at: Time, stop: &Stop, sample: &Sample, finding
     let case = findings.note(at, Some(stop.pod), Code::FailNetfilterDrop);
     case.add(sample);
     case.state(at, "rule", stop.step.to_string());
+    case.state(at, "place", stop.place.as_str().to_owned());
     case.state(at, "hook", place(&stop.step));
     let how = match stop.how {
         Ruled::Rejected => "rejected",
@@ -229,6 +250,11 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
         Code::FailNetfilterDrop => {
             let how = case.fact("ruled").unwrap_or("dropped");
             let rule = case.fact("rule").unwrap_or("a rule");
+            if case.fact("place") == Some(Place::Node.as_str()) {
+                return format!(
+                    "connections of {pod} to {to} are {how} by a rule on the node: {rule}"
+                );
+            }
             match case.direction() {
                 Some(crate::model::Direction::Inbound) => {
                     format!("connections to {pod} are {how} by a rule in its namespace: {rule}")
@@ -253,6 +279,9 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
 pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
     if case.code == Code::FailNetfilterDrop {
         let rule = case.fact("rule").unwrap_or("the rule");
+        if case.fact("place") == Some(Place::Node.as_str()) {
+            return on_node(case, rule);
+        }
         let who = case.fact("changed_by").map_or_else(
             || "a network policy, a CNI plugin or a script".to_owned(),
             |by| format!("it was last changed by {by}"),
@@ -275,5 +304,16 @@ pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
     case.fact("dropped_by").map_or_else(
         || format!("Find out who drops packets to {to}: a network policy, a security group or firewall between the nodes, an endpoint of a node that is gone; at the destination itself an accept queue that is full. `sidestep findings` on its node shows what is dropped there."),
         |by| format!("Change the rule that drops them: {by}."),
+    )
+}
+
+/// What to change where the node stops it.
+fn on_node(case: &Case, rule: &str) -> String {
+    let who = case.fact("changed_by").map_or_else(
+        || "a network policy, the CNI, a firewall of the host such as firewalld or ufw, or Docker, which sets the policy of FORWARD to DROP".to_owned(),
+        |by| format!("its rules were last changed by {by}"),
+    );
+    format!(
+        "If this is not meant, let the node pass the pod's packets: allow them in the network policy, or take away or narrow `{rule}` in the node's own namespace at whoever writes it ({who})."
     )
 }

@@ -31,6 +31,8 @@ const SHARE_YOUNG: u32 = 20;
 const HEAD_START: Duration = Duration::from_secs(10);
 /// Nothing is believed unchanged for longer without reading it in full.
 const FULL_EVERY: Duration = Duration::from_secs(60);
+/// Later than anything else.
+const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Most namespaces whose rules are read.
 pub(super) const MAX_NAMESPACES: usize = 4_096;
 
@@ -89,12 +91,16 @@ struct Place {
     full: Option<Instant>,
     known: Option<u32>,
     cost: Duration,
+    /// Only when somebody asks: the node's own may have ten thousand rules.
+    asked_only: bool,
 }
 
 /// What is to be read when.
 #[derive(Debug)]
 pub(super) struct Plan {
     places: BTreeMap<NetnsId, Place>,
+    /// The node's own namespace.
+    node: Option<NetnsId>,
     every: Every,
     told: bool,
     /// Not before: readings take only their share.
@@ -106,6 +112,7 @@ impl Plan {
     pub(super) fn new(every: Every, now: Instant) -> Self {
         Self {
             places: BTreeMap::new(),
+            node: None,
             every,
             told: false,
             earliest: now,
@@ -116,6 +123,11 @@ impl Plan {
     /// Whether the kernel tells of changes.
     pub(super) fn told(&mut self, told: bool) {
         self.told = told;
+    }
+
+    /// The node's own namespace, which is only read when somebody asks.
+    pub(super) fn node(&mut self, node: Option<NetnsId>) {
+        self.node = node;
     }
 
     /// The namespaces there are; what is not among them is forgotten. True if one is new.
@@ -130,6 +142,7 @@ impl Plan {
             }
             let place = match old.remove(&netns) {
                 Some(place) => Place { path, ..place },
+                None if self.node == Some(netns) => Place::asked_only(path, now),
                 None => {
                     new = true;
                     Place::new(path, now)
@@ -151,7 +164,7 @@ impl Plan {
 
     /// Somebody changes its rules; true if a reading came closer.
     pub(super) fn changed(&mut self, netns: NetnsId, now: Instant) -> bool {
-        let Some(place) = self.places.get_mut(&netns) else {
+        let Some(place) = self.places.get_mut(&netns).filter(|p| !p.asked_only) else {
             return false;
         };
         let first = *place.changed.get_or_insert(now);
@@ -205,7 +218,12 @@ impl Plan {
         };
         place.why = Why::Due;
         place.changed = None;
-        place.due = now + self.every.told;
+        place.due = now
+            + if place.asked_only {
+                NEVER
+            } else {
+                self.every.told
+            };
         Some(next)
     }
 
@@ -238,6 +256,12 @@ impl Plan {
             return;
         }
         place.known = known;
+        if place.asked_only {
+            // Nor does what it cost make the others' turns rarer.
+            place.cost = Duration::ZERO;
+            place.due = now + NEVER;
+            return;
+        }
         let young = !told && now.duration_since(place.since) < YOUNG;
         let after = if young {
             every.min(YOUNG_EVERY.max(all * SHARE_YOUNG))
@@ -260,6 +284,16 @@ impl Place {
             full: None,
             known: None,
             cost: Duration::ZERO,
+            asked_only: false,
+        }
+    }
+
+    fn asked_only(path: PathBuf, now: Instant) -> Self {
+        Self {
+            due: now + NEVER,
+            why: Why::Due,
+            asked_only: true,
+            ..Self::new(path, now)
         }
     }
 }

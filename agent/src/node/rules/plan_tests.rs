@@ -186,3 +186,27 @@ fn what_is_gone_is_forgotten_and_room_is_bounded() {
     assert_eq!(node.plan.places.len(), MAX_NAMESPACES);
     assert_eq!(node.plan.refused(), 904);
 }
+
+#[test]
+fn the_nodes_own_namespace_is_read_when_somebody_asks_and_not_else() {
+    const HOST: NetnsId = NetnsId(9);
+    let mut node = Node::new(3, false);
+    node.plan.node(Some(HOST));
+    let there = (1..=3).chain([9]).map(|id| (NetnsId(id), PathBuf::new()));
+    assert!(
+        !node.plan.places(there.collect(), node.now),
+        "nothing to hurry for"
+    );
+    node.plan.changed(HOST, node.now);
+    node.run(Duration::from_secs(600), COST);
+    assert!(node.read.iter().all(|(netns, ..)| *netns != HOST));
+    assert!(node.plan.asked(HOST, node.now));
+    node.run(Duration::from_secs(600), COST * 50);
+    let own: Vec<_> = node
+        .read
+        .iter()
+        .filter(|(netns, ..)| *netns == HOST)
+        .collect();
+    assert_eq!(own.len(), 1, "{own:?}");
+    assert_eq!(own[0].2, Why::Asked);
+}

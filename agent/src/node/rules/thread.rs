@@ -105,9 +105,12 @@ impl Shared {
 pub(in super::super) struct Teller(Arc<Shared>);
 
 impl Teller {
-    /// The namespaces there are, the node's own left out.
-    pub(in super::super) fn places(&self, there: Vec<(NetnsId, PathBuf)>) {
-        self.plan(|plan, now| plan.places(there, now));
+    /// The namespaces there are, and which of them is the node's own.
+    pub(in super::super) fn places(&self, there: Vec<(NetnsId, PathBuf)>, node: Option<NetnsId>) {
+        self.plan(|plan, now| {
+            plan.node(node);
+            plan.places(there, now)
+        });
     }
 
     /// Somebody changes the rules of a namespace.

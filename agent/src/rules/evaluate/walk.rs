@@ -81,7 +81,11 @@ impl<'a> Walk<'a> {
             }
             Direction::Inbound => {
                 packet.came_in = Some(connection.interface.clone());
-                &[Hook::Prerouting, Hook::Input]
+                if connection.leaves_by.is_some() {
+                    &[Hook::Prerouting, Hook::Forward, Hook::Postrouting]
+                } else {
+                    &[Hook::Prerouting, Hook::Input]
+                }
             }
         };
         let family = connection.family();
@@ -167,6 +171,9 @@ impl<'a> Walk<'a> {
             }
             Hook::Postrouting => {
                 way.packet.source_done = true;
+                if way.packet.connection.leaves_by.is_some() {
+                    return Turn::End(outcome(&way.packet));
+                }
                 let Some(returns) = self.comes_in_again(way) else {
                     return Turn::On;
                 };
@@ -176,6 +183,18 @@ impl<'a> Walk<'a> {
                 way.packet.goes_out = None;
                 way.packet.has_socket = false;
                 way.packet.came_in = Some(Interface::Named("lo".to_owned()));
+            }
+            Hook::Prerouting if way.packet.connection.leaves_by.is_some() => {
+                way.packet.destination_done = true;
+                if way.packet.is_redirected && way.packet.is_local() != Some(false) {
+                    return Turn::End(outcome(&way.packet));
+                }
+                // Routed by where it goes now, which is not where the caller asked about.
+                way.packet.goes_out = if way.packet.is_redirected {
+                    Some(way.packet.way_out())
+                } else {
+                    way.packet.connection.leaves_by.clone()
+                };
             }
             Hook::Prerouting => {
                 way.packet.destination_done = true;

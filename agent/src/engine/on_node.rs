@@ -1,0 +1,145 @@
+//! Packets of a pod that rules of the node stop on their way: neither end of the connection has
+//! these rules, and neither hears of it.
+//!
+//! The node's rules are many and change all the time, so they are read only where a destination
+//! does not answer and the pod's own rules let the packets out.
+
+use std::net::SocketAddr;
+
+use super::{
+    Code,
+    diagnose::{Place, Stop},
+    directory::PodId,
+    explain,
+    findings::Case,
+    machine::Engine,
+    surroundings::Surroundings,
+};
+use crate::{
+    model::{EdgeKey, Leaves, NetnsId, Through},
+    rules::{self, Connection, Interface, Protocol},
+};
+
+/// Destinations of a case that are asked about when rules are read.
+const ASKED: usize = 8;
+/// Connections that are followed through the node's rules in a second: there may be ten thousand rules.
+const FOLLOWED: u32 = 200;
+const SECOND_US: u64 = 1_000_000;
+
+impl Engine {
+    /// The rule on the node that drops what this pod sends to a destination. What is not known
+    /// is asked for; whoever asks is told when it comes.
+    pub(super) fn stopped_on_node(&mut self, pod: PodId, key: &EdgeKey) -> Option<Stop> {
+        let netns = self.own_netns(pod)?;
+        let ends = (key.local, key.remote.ip());
+        let through = self.known.passages.ask(self.now, netns, ends)?.clone();
+        self.known.rulebook.ask_unread(self.now, through.node);
+        if !self
+            .known
+            .passages
+            .may_follow(self.now, FOLLOWED, SECOND_US)
+        {
+            return None;
+        }
+        let from = SocketAddr::new(key.local, key.local_port);
+        self.stop_in(pod, &through, from, key.remote)
+    }
+
+    fn stop_in(
+        &self,
+        pod: PodId,
+        through: &Through,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Option<Stop> {
+        let now = self.known.rulebook.of(through.node)?.now.as_ref()?;
+        let local = self.addresses_of(through.node);
+        let came_in = Interface::Named(through.came_in.clone());
+        let made = Connection::inbound(Protocol::Tcp, from, to, local).come_in_by(came_in);
+        let connection = match &through.leaves {
+            Leaves::Here => made,
+            Leaves::By(name) => made.passed_on_by(Interface::Named(name.clone())),
+            Leaves::NotKnown => made.passed_on_by(Interface::Unknown),
+        };
+        if !now.is_known(connection.family()) {
+            return None;
+        }
+        let path = rules::evaluate(&now.rules, &connection);
+        let dropped = path.outcome == rules::Outcome::Dropped;
+        Some(Stop {
+            pod,
+            place: Place::Node,
+            how: path.outcome,
+            step: path.decided_by.filter(|_| dropped)?,
+            by: now.by.as_ref().map(explain::who),
+        })
+    }
+
+    /// Rules of a namespace were read: who has to pass it is asked about again.
+    pub(super) fn blame_node(&mut self, node: NetnsId) {
+        if !self.known.passages.is_passed(node) {
+            return;
+        }
+        // Nobody looks back at these, and they are many.
+        if self.known.directory.pod_of(node).is_none() {
+            self.known.rulebook.keep_last(node);
+        }
+        let pods: Vec<PodId> = self.known.watches.keys().copied().collect();
+        for pod in pods {
+            let Some(netns) = self.own_netns(pod) else {
+                continue;
+            };
+            let passes = (self.known.passages.nodes_of(netns)).any(|found| found == Some(node));
+            if passes {
+                self.blame_pod(pod);
+                self.close_on_node(pod, netns, node);
+            }
+        }
+    }
+
+    /// The rules of the node no longer stop what they stopped.
+    fn close_on_node(&mut self, pod: PodId, netns: NetnsId, node: NetnsId) {
+        let Some(case) = self.node_case(pod) else {
+            return;
+        };
+        let own = self.known.directory.own_addresses(pod);
+        let stops = |to: SocketAddr| {
+            let from = own.iter().find(|ip| ip.is_ipv4() == to.is_ipv4());
+            let through = self.known.passages.of(netns, to.ip());
+            let (Some(from), Some(through)) = (from, through) else {
+                return true;
+            };
+            through.node != node
+                || self
+                    .stop_in(pod, through, SocketAddr::new(*from, 0), to)
+                    .is_some()
+        };
+        let all = case.destinations.most(ASKED);
+        if !all.into_iter().any(|(to, _)| stops(to)) {
+            self.close_stop(pod);
+        }
+    }
+
+    /// A destination answers: whatever the node dropped, it no longer does.
+    pub(super) fn answered_past_node(&mut self, pod: PodId, to: SocketAddr) {
+        let Some(case) = self.node_case(pod) else {
+            return;
+        };
+        let all = case.destinations.most(ASKED);
+        if all.into_iter().any(|(told, _)| told == to) {
+            self.close_stop(pod);
+        }
+    }
+
+    fn node_case(&self, pod: PodId) -> Option<&Case> {
+        let case = self.findings.get(pod, Code::FailNetfilterDrop)?;
+        (case.is_current() && case.fact("place") == Some(Place::Node.as_str())).then_some(case)
+    }
+
+    pub(super) fn close_stop(&mut self, pod: PodId) {
+        let surroundings = Surroundings::of(&self.known);
+        let render = |case: &Case| surroundings.render(case);
+        self.findings
+            .resolve(self.now, Some(pod), Code::FailNetfilterDrop, &render);
+    }
+}
