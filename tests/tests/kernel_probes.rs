@@ -125,6 +125,24 @@ fn a_direct_connection_arrives_nowhere_and_is_counted_once() {
 }
 
 #[test]
+fn an_edge_that_was_quiet_for_long_is_counted_on_and_not_again() {
+    let mut world = World::new("idl");
+    world.enter('s');
+    serve(at(SERVER, 80));
+    world.enter('c');
+    let to = at(SERVER, 80);
+    visit(to);
+    world.until("the first", |w| w.established(to) == 1);
+    // More looks than an edge is remembered for: it is taken out of the map on the way.
+    (0..300).for_each(|_| world.listen());
+    assert_eq!(world.established(to), 1);
+    visit(to);
+    world.until("the second", |w| w.established(to) >= 2);
+    (0..300).for_each(|_| world.listen());
+    assert_eq!(world.established(to), 2);
+}
+
+#[test]
 fn a_local_connection_arrives_at_its_own_port() {
     let mut world = World::new("loc");
     world.enter('c');

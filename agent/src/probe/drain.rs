@@ -5,7 +5,6 @@
 //! of connections.
 
 use std::{
-    collections::HashMap,
     io,
     os::fd::{AsFd as _, BorrowedFd},
 };
@@ -13,7 +12,10 @@ use std::{
 use aya::maps::{Map, MapData};
 use sidestep_abi::{EdgeKey, EdgeValue};
 
-use super::{ProbeError, decode, sys};
+use super::{
+    ProbeError, decode, sys,
+    totals::{Last, Totals},
+};
 use crate::model::EdgeDelta;
 
 /// Entries per system call; more than the longest bucket of the hash by far, and few enough
@@ -22,17 +24,10 @@ const BATCH: usize = 512;
 /// Looks without a change after which an edge is forgotten: two minutes at one per second.
 const IDLE_LOOKS: u16 = 120;
 
-/// What was read of an edge at the last look.
-struct Last {
-    value: EdgeValue,
-    idle: u16,
-    look: u32,
-}
-
 /// One edge map and what was read of it.
 pub(super) struct EdgeReader {
     map: Map,
-    last: HashMap<EdgeKey, Last>,
+    last: Totals,
     keys: Vec<EdgeKey>,
     values: Vec<EdgeValue>,
     look: u32,
@@ -49,7 +44,7 @@ impl EdgeReader {
             map: map.ok_or_else(|| ProbeError::Object {
                 reason: format!("no hash map {name}"),
             })?,
-            last: HashMap::new(),
+            last: Totals::new(),
             keys: vec![EdgeKey::default(); BATCH],
             values: vec![EdgeValue::default(); BATCH],
             look: 0,
@@ -63,7 +58,7 @@ impl EdgeReader {
 
     /// Whether an edge was there at the last look.
     pub(super) fn knows(&self, key: &EdgeKey) -> bool {
-        self.last.contains_key(key)
+        self.last.knows(key)
     }
 
     /// Adds what is new since the last look to `out`.
@@ -101,11 +96,9 @@ impl EdgeReader {
     fn take_in(&mut self, index: usize, out: &mut Vec<EdgeDelta>) {
         let (key, value) = (self.keys[index], self.values[index]);
         let look = self.look;
-        let last = self.last.entry(key).or_insert_with(|| Last {
-            value: EdgeValue::default(),
-            idle: 0,
-            look,
-        });
+        let Some(last) = self.last.of(&key, look) else {
+            return;
+        };
         last.look = look;
         match decode::delta(&key, &value, &last.value) {
             Some(delta) => {
@@ -120,38 +113,42 @@ impl EdgeReader {
     /// Removes edges nothing happened on for long, and forgets those that are gone.
     fn forget_idle(&mut self, out: &mut Vec<EdgeDelta>) {
         let look = self.look;
-        self.last.retain(|_, last| last.look == look);
-        let idle: Vec<EdgeKey> = self
-            .last
-            .iter()
-            .filter(|(_, last)| last.idle >= IDLE_LOOKS)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in idle {
-            let Some(last) = self.last.remove(&key) else {
-                continue;
-            };
+        let idle = |last: &&Last| last.look == look && last.idle >= IDLE_LOOKS;
+        let idle: Vec<Last> = self.last.iter().filter(idle).copied().collect();
+        let mut kept = Vec::new();
+        for last in idle {
             // What was counted since the look is in the value taken. A count that another
             // CPU adds in the same nanoseconds to the entry being removed is lost.
-            if let Ok(value) = self.take(&key)
-                && let Some(delta) = decode::delta(&key, &value, &last.value)
-            {
-                out.push(delta);
+            match self.take(&last.key) {
+                Ok(value) => out.extend(decode::delta(&last.key, &value, &last.value)),
+                // It stays in the map: forgotten here, it would be counted again from the start.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => kept.push(last.key),
+                Err(_) => {}
             }
         }
+        self.last
+            .keep(|last| last.look == look && (last.idle < IDLE_LOOKS || kept.contains(&last.key)));
     }
 
     fn take(&mut self, key: &EdgeKey) -> io::Result<EdgeValue> {
         let fd = fd(&self.map).map_err(io::Error::other)?;
-        sys::take(fd, key, EdgeValue::default()).or_else(|_| {
-            // Before 5.14 a hash has no such call: the last look's value must do.
-            let mut map: aya::maps::HashMap<&mut MapData, [u8; 64], [u8; 136]> =
-                aya::maps::HashMap::try_from(&mut self.map).map_err(io::Error::other)?;
-            let bytes = key_bytes(key);
-            let value = map.get(&bytes, 0).map_err(io::Error::other)?;
-            map.remove(&bytes).map_err(io::Error::other)?;
-            EdgeValue::from_bytes(&value).map_err(io::Error::other)
-        })
+        match sys::take(fd, key, EdgeValue::default()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => self.take_in_two(key),
+            taken => taken,
+        }
+    }
+
+    /// Before 5.14 a hash has no call for both.
+    fn take_in_two(&mut self, key: &EdgeKey) -> io::Result<EdgeValue> {
+        let mut map: aya::maps::HashMap<
+            &mut MapData,
+            [u8; size_of::<EdgeKey>()],
+            [u8; size_of::<EdgeValue>()],
+        > = aya::maps::HashMap::try_from(&mut self.map).map_err(io::Error::other)?;
+        let bytes = key_bytes(key);
+        let value = map.get(&bytes, 0).map_err(io::Error::other)?;
+        map.remove(&bytes).map_err(io::Error::other)?;
+        EdgeValue::from_bytes(&value).map_err(io::Error::other)
     }
 }
 
@@ -164,7 +161,11 @@ fn fd(map: &Map) -> Result<BorrowedFd<'_>, ProbeError> {
     }
 }
 
-fn key_bytes(key: &EdgeKey) -> [u8; 64] {
-    // SAFETY: 64 bytes without padding, asserted where the key is declared.
-    unsafe { std::ptr::from_ref(key).cast::<[u8; 64]>().read_unaligned() }
+fn key_bytes(key: &EdgeKey) -> [u8; size_of::<EdgeKey>()] {
+    // SAFETY: plain bytes without padding, asserted where the key is declared.
+    unsafe {
+        std::ptr::from_ref(key)
+            .cast::<[u8; size_of::<EdgeKey>()]>()
+            .read_unaligned()
+    }
 }

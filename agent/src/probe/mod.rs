@@ -31,6 +31,7 @@ mod skeleton;
 mod stats;
 mod sweep;
 mod sys;
+mod totals;
 
 pub use error::ProbeError;
 pub use hooks::has_connect_hook;

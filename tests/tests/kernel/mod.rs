@@ -143,7 +143,8 @@ impl World {
         }
     }
 
-    fn listen(&mut self) {
+    /// One look at everything, as the agent does once a second.
+    pub(crate) fn listen(&mut self) {
         let own = [self.client, self.server];
         self.probes.as_mut().unwrap().attach_late();
         let deltas = self.probes.as_mut().unwrap().drain().expect("draining");
