@@ -33,8 +33,8 @@ pub(super) fn counters(ebpf: &Ebpf) -> Vec<Loss> {
 
 /// Runs skipped because the same program was interrupted on that CPU (Linux 5.12).
 pub(super) fn skipped_runs(ebpf: &Ebpf) -> u64 {
-    infos(ebpf)
-        .filter_map(|(_, info)| info.fd().ok())
+    ebpf.programs()
+        .filter_map(|(_, program)| program.fd().ok())
         .filter_map(|fd| sys::recursion_misses(fd.as_fd()).ok())
         .sum()
 }
