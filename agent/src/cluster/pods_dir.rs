@@ -6,7 +6,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -30,8 +32,19 @@ pub struct PodsDir {
     dir: PathBuf,
     variables: BTreeSet<String>,
     files: BTreeMap<PathBuf, File>,
-    pods: BTreeMap<PodKey, Pod>,
+    /// Digests of the pods told: a second copy of each would cost a kilobyte or several.
+    pods: BTreeMap<PodKey, u64>,
     trouble: Option<String>,
+}
+
+/// What the files say.
+#[derive(Default)]
+struct Collected {
+    pods: BTreeMap<PodKey, u64>,
+    /// Those that were not told like this.
+    changed: Vec<Pod>,
+    /// Those described twice.
+    twice: Vec<String>,
 }
 
 #[derive(Debug, Default)]
@@ -85,48 +98,64 @@ impl PodsDir {
                 self.dir.display()
             )),
         };
-        let (pods, twice) = self.collect();
+        let new = self.collect();
         let problems = self.files.values().flat_map(|file| &file.problems);
-        let problems = unreadable.iter().chain(problems).chain(&twice);
+        let problems = unreadable.iter().chain(problems).chain(&new.twice);
         let trouble = told(&problems.map(String::as_str).collect::<Vec<_>>());
-        let mut changes = changes(&self.pods, &pods);
+        let gone = self.pods.keys().filter(|key| !new.pods.contains_key(*key));
+        let mut changes: Vec<_> = gone.cloned().map(Change::PodGone).collect();
+        let changed = new.changed.into_iter().map(Box::new);
+        changes.extend(changed.map(Change::Pod));
         if trouble != self.trouble {
             changes.push(Change::Source {
                 source: SOURCE.to_owned(),
                 trouble: trouble.clone(),
             });
         }
-        self.pods = pods;
+        self.pods = new.pods;
         self.trouble = trouble;
         changes
     }
 
-    /// Pods of all files, each with its namespace's labels; and those described twice.
-    fn collect(&self) -> (BTreeMap<PodKey, Pod>, Vec<String>) {
+    /// Pods of all files, each with its namespace's labels.
+    fn collect(&self) -> Collected {
+        let nothing = BTreeMap::new();
         let mut namespaces = BTreeMap::new();
         for file in self.files.values() {
             namespaces.extend(&file.manifests.namespaces);
         }
-        let mut pods: BTreeMap<PodKey, Pod> = BTreeMap::new();
-        let mut twice = Vec::new();
+        let mut new = Collected::default();
         for (path, file) in &self.files {
             for pod in &file.manifests.pods {
-                if pods.contains_key(&pod.key) {
-                    twice.push(format!(
+                if new.pods.contains_key(&pod.key) {
+                    new.twice.push(format!(
                         "{}: pod {} is described a second time; the first counts. Remove one",
                         path.display(),
                         pod.key
                     ));
                     continue;
                 }
-                let labels = namespaces.get(&pod.key.namespace);
-                let mut pod = pod.clone();
-                pod.namespace_labels = labels.map(|l| (*l).clone()).unwrap_or_default();
-                pods.insert(pod.key.clone(), pod);
+                let labels = namespaces.get(&pod.key.namespace).copied();
+                let labels = labels.unwrap_or(&nothing);
+                let digest = digest(pod, labels);
+                new.pods.insert(pod.key.clone(), digest);
+                if self.pods.get(&pod.key) != Some(&digest) {
+                    new.changed.push(Pod {
+                        namespace_labels: labels.clone(),
+                        ..pod.clone()
+                    });
+                }
             }
         }
-        (pods, twice)
+        new.changed.sort_by(|a, b| a.key.cmp(&b.key));
+        new
     }
+}
+
+fn digest(pod: &Pod, labels: &BTreeMap<String, String>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (pod, labels).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl File {
@@ -200,14 +229,6 @@ fn manifest_files(dir: &Path) -> io::Result<BTreeSet<PathBuf>> {
         }
     }
     Ok(files)
-}
-
-fn changes(old: &BTreeMap<PodKey, Pod>, new: &BTreeMap<PodKey, Pod>) -> Vec<Change> {
-    let gone = old.keys().filter(|key| !new.contains_key(*key));
-    let gone = gone.map(|key| Change::PodGone(key.clone()));
-    let changed = new.iter().filter(|(key, pod)| old.get(*key) != Some(pod));
-    let changed = changed.map(|(_, pod)| Change::Pod(Box::new(pod.clone())));
-    gone.chain(changed).collect()
 }
 
 fn told(problems: &[&str]) -> Option<String> {

@@ -34,7 +34,7 @@ pub struct Workload {
 }
 
 /// How a container runs in its pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerKind {
     /// `spec.containers`.
@@ -48,7 +48,7 @@ pub enum ContainerKind {
 }
 
 /// How a container fares, as the kubelet last said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ContainerStatus {
     /// It passes its readiness and startup probes.
     pub ready: bool,
@@ -63,7 +63,7 @@ pub struct ContainerStatus {
 }
 
 /// How a container ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ended {
     /// Exit code; 128 and the signal's number if a signal ended it.
     pub exit_code: i32,
@@ -83,7 +83,7 @@ impl fmt::Display for Ended {
 }
 
 /// A container of a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Container {
     /// Name in the pod.
     pub name: String,
@@ -109,7 +109,7 @@ pub struct Container {
 }
 
 /// A pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pod {
     /// Namespace and name.
     pub key: PodKey,
