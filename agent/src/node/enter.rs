@@ -19,14 +19,14 @@ use crate::model::NetnsId;
 /// Runs `look` in each namespace, given by its file; what it found, or why not, in the same order.
 pub(super) fn visit<T: Send>(
     places: &[(NetnsId, PathBuf)],
-    look: impl Fn() -> io::Result<T> + Sync,
+    look: impl Fn(NetnsId) -> io::Result<T> + Sync,
 ) -> Vec<(NetnsId, io::Result<T>)> {
     if places.is_empty() {
         return Vec::new();
     }
     let all = || {
         let one = |(netns, path): &(NetnsId, PathBuf)| {
-            (*netns, enter(*netns, path).and_then(|()| look()))
+            (*netns, enter(*netns, path).and_then(|()| look(*netns)))
         };
         places.iter().map(one).collect::<Vec<_>>()
     };

@@ -15,6 +15,7 @@ mod diag;
 mod enter;
 mod hooks;
 mod inquiries;
+mod looks;
 mod mounts;
 mod names;
 mod netns;

@@ -217,7 +217,7 @@ impl Namespaces {
                 None => apart.extend(seen.place(proc).map(|place| (*netns, place))),
             }
         }
-        for (netns, found) in enter::visit(&apart, || addresses::read(Path::new(HERE))) {
+        for (netns, found) in enter::visit(&apart, |_| addresses::read(Path::new(HERE))) {
             match (found, self.seen.get_mut(&netns)) {
                 (Ok(found), Some(seen)) => seen.addresses = found,
                 (Err(error), _) if error.kind() != io::ErrorKind::NotFound => {

@@ -48,7 +48,7 @@ fn visit<T: Send>(
     place: &(NetnsId, PathBuf),
     look: impl Fn() -> io::Result<Option<T>> + Sync,
 ) -> Option<T> {
-    let (_, found) = enter::visit(std::slice::from_ref(place), look).pop()?;
+    let (_, found) = enter::visit(std::slice::from_ref(place), |_| look()).pop()?;
     found
         .inspect_err(|error| tracing::debug!(%error, "the way of packets is not known"))
         .ok()

@@ -3,9 +3,10 @@
 
 use std::{fs, io, net::IpAddr};
 
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse, StateFlags, nlas::Nla};
-
-use super::{diag, netns};
+use super::{
+    diag::{self, Record, state},
+    netns,
+};
 use crate::model::{Listener, ListenerQueue};
 
 /// Most listening sockets told of one namespace.
@@ -18,7 +19,7 @@ const MAX_LISTENERS: usize = 4_096;
 /// The kernel cannot say (module `tcp_diag` missing), or netlink failed.
 pub fn listening() -> io::Result<Vec<ListenerQueue>> {
     let mut found = Vec::new();
-    diag::sockets(&StateFlags::LISTEN, &ExtensionFlags::empty(), |one| {
+    diag::sockets(&[state::LISTEN], None, |one| {
         found.push(queue(one));
         found.len() < MAX_LISTENERS
     })?;
@@ -63,23 +64,19 @@ fn overflows_in(table: &str) -> Option<u64> {
     value.parse().ok()
 }
 
-fn queue(response: &InetResponse) -> ListenerQueue {
-    let header = &response.header;
-    let addr = header.socket_id.source_address;
-    let v6_only = response.nlas.iter().find_map(|nla| match nla {
-        Nla::SkV6Only(only) => Some(*only),
-        _ => None,
-    });
-    let any = matches!(addr, IpAddr::V6(ip) if ip.is_unspecified());
+fn queue(record: Record<'_>) -> ListenerQueue {
+    let end = record.local();
+    let v6_only = record.attribute(diag::V6_ONLY);
+    let any = matches!(end.ip(), IpAddr::V6(ip) if ip.is_unspecified());
     ListenerQueue {
         listener: Listener {
-            addr: addr.to_canonical(),
-            port: header.socket_id.source_port,
-            dual_stack: any && !v6_only.unwrap_or(false),
+            addr: end.ip().to_canonical(),
+            port: end.port(),
+            dual_stack: any && v6_only.is_none_or(|only| only.first() == Some(&0)),
         },
-        length: header.recv_queue,
-        max: header.send_queue,
-        uid: header.uid,
+        length: record.receive_queue(),
+        max: record.send_queue(),
+        uid: record.uid(),
     }
 }
 

@@ -5,11 +5,9 @@
 //! it does not, and once more when it does again, every socket is told, because what waits is
 //! understood only beside what does not.
 
-use std::{io, net::IpAddr};
+use std::{io, net::SocketAddr};
 
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetResponse, StateFlags, Timer, nlas::Nla};
-
-use super::diag;
+use super::diag::{self, Record, state};
 use crate::model::{Stream, StreamState};
 
 /// Most sockets told of one namespace.
@@ -35,14 +33,16 @@ pub(super) struct Look {
 /// # Errors
 /// The kernel cannot say (module `tcp_diag` missing), or netlink failed.
 pub(super) fn connected() -> io::Result<Look> {
-    let states = StateFlags::ESTABLISHED
-        | StateFlags::SYN_SENT
-        | StateFlags::CLOSE_WAIT
-        | StateFlags::FIN_WAIT1
-        | StateFlags::FIN_WAIT2;
+    let states = [
+        state::ESTABLISHED,
+        state::SYN_SENT,
+        state::CLOSE_WAIT,
+        state::FIN_WAIT1,
+        state::FIN_WAIT2,
+    ];
     let (mut waiting, mut quiet) = (Vec::new(), Vec::new());
     let (mut read, mut left) = (0_u64, 0_u64);
-    diag::sockets(&states, &ExtensionFlags::INFO, |one| {
+    diag::sockets(&states, Some(diag::INFO), |one| {
         read += 1;
         if let Some(stream) = stream(one) {
             let kind = if waits(&stream) {
@@ -84,39 +84,30 @@ fn waits(stream: &Stream) -> bool {
     }
 }
 
-fn stream(response: &InetResponse) -> Option<Stream> {
-    let header = &response.header;
-    let state = match header.state {
-        1 => StreamState::Open,
-        2 => StreamState::Dialling,
-        4 | 5 => StreamState::OwnerClosed,
-        8 => StreamState::PeerClosed,
+fn stream(record: Record<'_>) -> Option<Stream> {
+    let state = match record.state() {
+        state::ESTABLISHED => StreamState::Open,
+        state::SYN_SENT => StreamState::Dialling,
+        state::FIN_WAIT1 | state::FIN_WAIT2 => StreamState::OwnerClosed,
+        state::CLOSE_WAIT => StreamState::PeerClosed,
         _ => return None,
     };
-    let info = response.nlas.iter().find_map(|nla| match nla {
-        Nla::TcpInfo(bytes) => Some(Info(bytes)),
-        _ => None,
-    })?;
-    let id = &header.socket_id;
-    let end = |ip: IpAddr, port| (ip.to_canonical(), port).into();
-    let retransmits = match header.timer {
-        Some(Timer::Retransmit(_, times)) => times,
-        _ => 0,
-    };
+    let info = Info(record.attribute(diag::INFO)?);
+    let canonical = |end: SocketAddr| (end.ip().to_canonical(), end.port()).into();
     Some(Stream {
-        cookie: u64::from_ne_bytes(id.cookie),
-        local: end(id.source_address, id.source_port),
-        remote: end(id.destination_address, id.destination_port),
+        cookie: record.cookie(),
+        local: canonical(record.local()),
+        remote: canonical(record.remote()),
         state,
-        uid: header.uid,
-        held: header.inode != 0,
-        unread: header.recv_queue,
-        unsent: header.send_queue,
+        uid: record.uid(),
+        held: record.inode() != 0,
+        unread: record.receive_queue(),
+        unsent: record.send_queue(),
         received: info.u64(BYTES_RECEIVED)?,
         sent: info.u64(BYTES_SENT)?,
         sent_ms: info.u32(LAST_DATA_SENT)?,
         received_ms: info.u32(LAST_DATA_RECV)?,
-        retransmits,
+        retransmits: record.retransmits(),
     })
 }
 

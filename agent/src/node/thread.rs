@@ -23,26 +23,20 @@ use nix::{
 use tokio::sync::mpsc;
 
 use super::{
-    enter,
     hooks::Hooks,
     inquiries::Inquiries,
+    looks::{Looks, Most},
     notice::Notices,
     options::Options,
-    queues, rules,
-    sampling::Sampling,
+    rules,
     scanner::Scanner,
     schedule::{Known, Schedule},
-    streams,
     tell::{Closed, tell},
-    turns::Turns,
 };
 use crate::{
-    engine::{Change, Input, Inquiry},
+    engine::{Input, Inquiry},
     model::{CgroupId, NetnsId, RulesStats},
 };
-
-/// Name of the accept queues as a source in [`Change::Source`].
-const QUEUES: &str = "queues";
 
 /// Holds the thread; dropping it ends the thread.
 #[derive(Debug)]
@@ -178,9 +172,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
             .inspect_err(|error| tracing::warn!(%error, "inotify cannot be used: new pods are seen after up to two seconds"))
             .ok(),
         hooks: Hooks::new(options.ask_hook),
-        sampling: Sampling::default(),
-        stream_turns: Turns::default(),
-        sampling_trouble: None,
+        looks: Looks::default(),
         inputs,
         shared: Arc::clone(&shared),
         rules: rules.teller(),
@@ -201,9 +193,7 @@ struct Work {
     scanner: Scanner,
     notices: Option<Notices>,
     hooks: Hooks,
-    sampling: Sampling,
-    stream_turns: Turns,
-    sampling_trouble: Option<String>,
+    looks: Looks,
     inputs: mpsc::Sender<Input>,
     shared: Arc<Shared>,
     rules: rules::Teller,
@@ -272,58 +262,17 @@ impl Work {
     fn sample(&mut self) -> Result<(), Closed> {
         let anew = self.shared.anew.lock();
         for netns in std::mem::take(&mut *anew.unwrap_or_else(PoisonError::into_inner)) {
-            self.sampling.forget(netns);
+            self.looks.anew(netns);
         }
-        let places = self
-            .sampling
-            .next(self.scanner.places(), self.options.samples);
-        let mut trouble = None;
+        let most = Most {
+            queues: self.options.samples,
+            streams: self.options.stream_samples,
+        };
+        let places = self.scanner.places();
         let mut news = self.shared.inquiries.answers(&self.scanner);
-        for (netns, found) in enter::visit(&places, queues::sample) {
-            match found {
-                Ok((queues, overflows)) if self.sampling.note(netns, &queues) => {
-                    news.push(Input::Queues {
-                        netns,
-                        queues,
-                        overflows,
-                    });
-                }
-                Ok(_) => {}
-                // The namespace went away.
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound && is_gone(&places, netns) => {}
-                Err(error) => trouble = Some(queues::trouble(&error)),
-            }
-        }
-        if trouble != self.sampling_trouble && !places.is_empty() {
-            self.sampling_trouble.clone_from(&trouble);
-            news.push(Input::Change(Change::Source {
-                source: QUEUES.to_owned(),
-                trouble,
-            }));
-        }
-        news.extend(self.streams());
+        let looks = &mut self.looks;
+        news.extend(looks.round(&places, most, self.options.sample_every));
         self.tell(news)
-    }
-
-    /// Where connections wait, or did until now. What fails here fails for the queues too, and
-    /// is told there.
-    fn streams(&mut self) -> Vec<Input> {
-        let places = self
-            .stream_turns
-            .next(self.scanner.places(), self.options.stream_samples);
-        let mut news = Vec::new();
-        for (netns, found) in enter::visit(&places, streams::connected) {
-            let Ok(look) = found else { continue };
-            if self.stream_turns.note(netns, look.waits) || look.waits {
-                news.push(Input::Streams {
-                    netns,
-                    streams: look.streams,
-                    left: look.left,
-                });
-            }
-        }
-        news
     }
 
     fn tell(&self, inputs: impl IntoIterator<Item = Input>) -> Result<(), Closed> {
@@ -354,10 +303,4 @@ impl Work {
             scans.notice(Instant::now());
         }
     }
-}
-
-fn is_gone(places: &[(NetnsId, std::path::PathBuf)], netns: NetnsId) -> bool {
-    let place = places.iter().find(|(id, _)| *id == netns);
-    let now = place.and_then(|(_, path)| enter::inode(&std::fs::metadata(path).ok()?));
-    now != Some(netns)
 }

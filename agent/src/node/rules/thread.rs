@@ -223,7 +223,7 @@ impl Work {
                 known: next.known,
             };
             let place = [(next.netns, next.path.clone())];
-            let mut visited = enter::visit(&place, || Ok(look::look(&look)));
+            let mut visited = enter::visit(&place, |_| Ok(look::look(&look)));
             let Some((_, found)) = visited.pop() else {
                 return;
             };

@@ -1,0 +1,150 @@
+//! Looks into namespaces: who waits to be accepted, and whose connections make no progress.
+//!
+//! Once a second a few namespaces are visited, in turns. Accept queues are cheap to read.
+//! Connections are not: the kernel has one table of them for the whole machine, walks it whoever
+//! asks, and on a large or busy node a walk takes milliseconds. So what a walk took decides how many
+//! there are, and the agent's own time does not grow with the node's connections.
+
+use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::{
+    enter, queues,
+    sampling::Sampling,
+    streams,
+    turns::{Pace, Turns},
+};
+use crate::{
+    engine::{Change, Input},
+    model::{ListenerQueue, NetnsId},
+};
+
+/// Name of the accept queues as a source in [`Change::Source`].
+const QUEUES: &str = "queues";
+
+/// Rounds between two looks at connections where none waits. The kernel tells how long most have
+/// waited; what it does not tell (since when nothing was read) begins with the look that saw it.
+const REST: u64 = 2;
+
+/// What is remembered between the rounds.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    sampling: Sampling,
+    turns: Turns,
+    pace: Pace,
+    trouble: Option<String>,
+}
+
+/// Most namespaces in one round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Most {
+    pub(super) queues: usize,
+    pub(super) streams: usize,
+}
+
+type Queues = (Vec<ListenerQueue>, Option<u64>);
+
+/// What one visit was for, and what it found.
+#[derive(Default)]
+struct Visit {
+    queues: Option<io::Result<Queues>>,
+    streams: Option<streams::Look>,
+    took: Duration,
+}
+
+impl Looks {
+    /// The namespace's next accept queues are told whatever they say.
+    pub(super) fn anew(&mut self, netns: NetnsId) {
+        self.sampling.forget(netns);
+    }
+
+    /// One round, `every` so often: what is news.
+    pub(super) fn round(
+        &mut self,
+        places: &[(NetnsId, PathBuf)],
+        most: Most,
+        every: Duration,
+    ) -> Vec<Input> {
+        let ids = |turn: Vec<(NetnsId, PathBuf)>| -> BTreeSet<NetnsId> {
+            turn.into_iter().map(|(netns, _)| netns).collect()
+        };
+        let queues = ids(self.sampling.next(places.to_vec(), most.queues));
+        let streams = self.pace.most(most.streams, every);
+        let streams = ids(self.turns.next(places.to_vec(), streams, REST));
+        let wanted = |netns: &NetnsId| queues.contains(netns) || streams.contains(netns);
+        let visits: Vec<_> = places.iter().filter(|(n, _)| wanted(n)).cloned().collect();
+        let found = enter::visit(&visits, |netns| {
+            Ok(visit(queues.contains(&netns), streams.contains(&netns)))
+        });
+        let mut trouble = None;
+        let mut news = Vec::new();
+        for (netns, found) in found {
+            let visit = found.unwrap_or_else(|error| Visit {
+                queues: queues.contains(&netns).then_some(Err(error)),
+                ..Visit::default()
+            });
+            match visit.queues {
+                Some(Ok(queues)) => news.extend(self.queues(netns, queues)),
+                // The namespace went away.
+                Some(Err(error))
+                    if error.kind() == io::ErrorKind::NotFound && is_gone(places, netns) => {}
+                Some(Err(error)) => trouble = Some(queues::trouble(&error)),
+                None => {}
+            }
+            if let Some(look) = visit.streams {
+                self.pace.took(visit.took);
+                news.extend(self.streams(netns, look));
+            }
+        }
+        if trouble != self.trouble && !queues.is_empty() {
+            self.trouble.clone_from(&trouble);
+            news.push(Input::Change(Change::Source {
+                source: QUEUES.to_owned(),
+                trouble,
+            }));
+        }
+        news
+    }
+
+    fn queues(&mut self, netns: NetnsId, (queues, overflows): Queues) -> Option<Input> {
+        self.sampling.note(netns, &queues).then_some(Input::Queues {
+            netns,
+            queues,
+            overflows,
+        })
+    }
+
+    /// Told where connections wait, and once more when they do no longer.
+    fn streams(&mut self, netns: NetnsId, look: streams::Look) -> Option<Input> {
+        let did = self.turns.note(netns, look.waits);
+        (did || look.waits).then_some(Input::Streams {
+            netns,
+            streams: look.streams,
+            left: look.left,
+        })
+    }
+}
+
+/// In the namespace. Where the connections cannot be read the queues cannot either, and are told.
+fn visit(queues: bool, streams: bool) -> Visit {
+    let queues = queues.then(queues::sample);
+    let start = processor_time();
+    let streams = streams.then(streams::connected).and_then(Result::ok);
+    Visit {
+        queues,
+        streams,
+        took: processor_time().saturating_sub(start),
+    }
+}
+
+/// Of the calling thread.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+fn is_gone(places: &[(NetnsId, PathBuf)], netns: NetnsId) -> bool {
+    let place = places.iter().find(|(id, _)| *id == netns);
+    let now = place.and_then(|(_, path)| enter::inode(&fs::metadata(path).ok()?));
+    now != Some(netns)
+}
