@@ -53,8 +53,15 @@ impl Schedule {
             .max(self.earliest);
     }
 
-    pub(super) fn done(&mut self, started: Instant, ended: Instant, every: Duration) {
-        self.earliest = ended + (ended - started) * (SHARE - 1);
+    /// A scan that took so much of a processor's time. On a node that is short of it a scan takes
+    /// many times as long, which must not keep the next one away: pods come and go meanwhile.
+    pub(super) fn done(
+        &mut self,
+        (started, ended): (Instant, Instant),
+        cost: Duration,
+        every: Duration,
+    ) {
+        self.earliest = ended + (cost * (SHARE - 1)).max(ended - started);
         self.follow.retain(|at| *at > started);
         let soon = self.follow.first().map(|at| (*at).max(self.earliest));
         self.next = soon
@@ -125,14 +132,14 @@ mod tests {
         let ms = |ms: u64| start + Duration::from_millis(ms);
         let mut schedule = Schedule::new(start);
         assert!(schedule.is_due(start));
-        schedule.done(start, start, EVERY);
+        schedule.done((start, start), Duration::ZERO, EVERY);
         assert_eq!(schedule.next, ms(2000));
         schedule.notice(ms(100));
         let mut scans = Vec::new();
         while schedule.next < ms(1000) {
             let at = schedule.next;
             scans.push((at - start).as_millis());
-            schedule.done(at, at, EVERY);
+            schedule.done((at, at), Duration::ZERO, EVERY);
         }
         assert_eq!(scans, [102, 120, 180, 350, 700]);
         assert_eq!(schedule.next, ms(2700));
@@ -147,7 +154,7 @@ mod tests {
         let mut spent = Duration::ZERO;
         while now < end {
             if schedule.is_due(now) {
-                schedule.done(now, now + cost, EVERY);
+                schedule.done((now, now + cost), cost, EVERY);
                 spent += cost;
                 now += cost;
             }
@@ -156,6 +163,17 @@ mod tests {
         }
         assert!(spent <= Duration::from_millis(1100), "{spent:?}");
         assert!(spent >= Duration::from_millis(800), "{spent:?}");
+    }
+
+    #[test]
+    fn a_scan_that_had_to_wait_for_a_processor_was_not_dear() {
+        let start = Instant::now();
+        let ms = |ms: u64| start + Duration::from_millis(ms);
+        let mut schedule = Schedule::new(start);
+        schedule.done((start, ms(800)), Duration::from_millis(8), EVERY);
+        schedule.notice(ms(800));
+        // The sampling has its turn, too.
+        assert_eq!(schedule.next, ms(1600));
     }
 
     #[test]

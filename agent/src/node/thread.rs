@@ -19,6 +19,7 @@ use std::{
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::eventfd::{EfdFlags, EventFd},
+    time::{ClockId, clock_gettime},
 };
 use tokio::sync::mpsc;
 
@@ -223,7 +224,7 @@ impl Work {
     }
 
     fn scan(&mut self, scans: &mut Schedule) -> Result<(), Closed> {
-        let started = Instant::now();
+        let (started, spent) = (Instant::now(), processor_time());
         let everything = self.shared.everything.swap(false, Ordering::Relaxed);
         let changes = self.scanner.scan(started, everything);
         let new = match &mut self.notices {
@@ -235,7 +236,8 @@ impl Work {
         self.rules
             .places(self.scanner.places_and_node(), self.scanner.node());
         let end = Instant::now();
-        scans.done(started, end, self.options.scan_every);
+        let cost = processor_time().saturating_sub(spent);
+        scans.done((started, end), cost, self.options.scan_every);
         // What appeared in a directory before it was watched gave no notice.
         if new {
             scans.notice(end);
@@ -303,4 +305,9 @@ impl Work {
             scans.notice(Instant::now());
         }
     }
+}
+
+/// Of the calling thread, so far.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
