@@ -16,7 +16,7 @@ pub const ARRIVAL_NOWHERE: u8 = 0;
 pub const ARRIVAL_PORT: u8 = 1;
 /// NAT decided to redirect to `arrival_port`; no child was seen.
 pub const ARRIVAL_DECIDED: u8 = 2;
-/// Answered over loopback; no child was seen.
+/// Answered over loopback; no child was seen. Inbound: the client is a socket of the same namespace.
 pub const ARRIVAL_LOOPBACK: u8 = 3;
 /// Lost track of.
 pub const ARRIVAL_UNKNOWN: u8 = 4;

@@ -208,8 +208,10 @@ fn claim<K: Kernel>(netns: u32, port: u16, addr: &[u32; 4]) -> Option<Place> {
 /// SYN_RECV→ESTABLISHED: a child, addresses complete. Not accepted yet.
 #[inline(never)]
 pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
-    let key = inbound(sock);
+    let mut key = inbound(sock);
     if let Some(place) = claim::<K>(key.netns, sock.remote_port(), &key.remote) {
+        // Whatever address it speaks from: a proxy may take that of the peer it speaks for.
+        key.arrival = ARRIVAL_LOOPBACK;
         // SAFETY: map values; the place is BUSY and ours.
         unsafe {
             (*place.slot).key.arrival = ARRIVAL_PORT;

@@ -22,6 +22,8 @@ mod exempt;
 mod identity;
 #[path = "engine/itself.rs"]
 mod itself;
+#[path = "engine/kept_source.rs"]
+mod kept_source;
 #[path = "engine/laws.rs"]
 mod laws;
 #[path = "engine/live_rules.rs"]

@@ -103,6 +103,7 @@ fn annotation<'a>(pod: &'a Pod, key: &str, default: &'a str) -> &'a str {
 /// The injection template with the CNI plugin: a validation container in place of istio-init.
 fn istio(pod: &Pod) -> (Value, Value, Value, Option<Value>) {
     let own = |key: &str, default| annotation(pod, &format!("{ISTIO}{key}"), default).to_owned();
+    let mode = annotation(pod, "sidecar.istio.io/interceptionMode", "REDIRECT");
     let mut args = [
         "istio-iptables",
         "-p",
@@ -112,7 +113,7 @@ fn istio(pod: &Pod) -> (Value, Value, Value, Option<Value>) {
         "-u",
         "1337",
         "-m",
-        "REDIRECT",
+        mode,
     ]
     .map(str::to_owned)
     .to_vec();
@@ -144,15 +145,21 @@ fn istio(pod: &Pod) -> (Value, Value, Value, Option<Value>) {
     let security = json!({"runAsUser": 1337, "runAsGroup": 1337, "runAsNonRoot": true});
     let init = json!([{"name": "istio-validation", "image": "docker.io/istio/proxyv2:1.27.0",
         "args": args, "securityContext": security}]);
+    // Transparent sockets need CAP_NET_ADMIN, hence root.
+    let runs_as = match pod.is_transparent() {
+        true => json!({"runAsUser": 0, "runAsGroup": 1337, "runAsNonRoot": false,
+            "capabilities": {"add": ["NET_ADMIN"], "drop": ["ALL"]}}),
+        false => security,
+    };
     let proxy = json!({"name": "istio-proxy", "image": "docker.io/istio/proxyv2:1.27.0",
         "args": ["proxy", "sidecar", "--domain", "$(POD_NAMESPACE).svc.cluster.local"],
-        "env": [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": "REDIRECT"}],
+        "env": [{"name": "ISTIO_META_INTERCEPTION_MODE", "value": mode}],
         "ports": [{"containerPort": 15090, "name": "http-envoy-prom", "protocol": "TCP"}],
-        "securityContext": security});
+        "securityContext": runs_as});
     let labels = json!({"security.istio.io/tlsMode": "istio", "service.istio.io/canonical-name": pod.name,
         "service.istio.io/canonical-revision": "latest"});
     let annotations = json!({"istio.io/rev": "default", "kubectl.kubernetes.io/default-container": "app",
-        "sidecar.istio.io/interceptionMode": "REDIRECT",
+        "sidecar.istio.io/interceptionMode": mode,
         "sidecar.istio.io/status": "{\"initContainers\":[\"istio-validation\"],\"containers\":[\"istio-proxy\"],\"revision\":\"default\"}"});
     (labels, annotations, init, Some(proxy))
 }

@@ -27,6 +27,8 @@ impl Install {
     pub(crate) fn program(&self) -> &'static [&'static str] {
         match (self.backend, self.family) {
             (Backend::Native, _) => &["nft", "-f", "-"],
+            (Backend::Route, Family::Ipv4) => &["ip", "-4", "-batch", "-"],
+            (Backend::Route, Family::Ipv6) => &["ip", "-6", "-batch", "-"],
             (Backend::Legacy, Family::Ipv4) => &["iptables-legacy-restore", "--noflush"],
             (Backend::Legacy, Family::Ipv6) => &["ip6tables-legacy-restore", "--noflush"],
             (Backend::Nft, Family::Ipv4) => &["iptables-nft-restore", "--noflush"],
@@ -54,17 +56,18 @@ pub(crate) fn emptied(native: bool) -> Vec<(&'static [&'static str], &'static st
 
 /// What to install when the pod starts.
 pub(crate) fn of_pod(scenario: &Scenario, pod: &Pod, families: &[Family]) -> Result<Vec<Install>> {
-    let whole = Rules {
+    let whole = |backend| Rules {
         set: None,
         text: None,
-        backend: None,
+        backend,
         families: None,
         without: Vec::new(),
         plus: Vec::new(),
     };
     let specs = match (&pod.rules, pod.mesh) {
         (Some(rules), _) => rules.clone(),
-        (None, Some(_)) => vec![whole],
+        (None, Some(_)) if pod.is_transparent() => vec![whole(None), whole(Some(Backend::Route))],
+        (None, Some(_)) => vec![whole(None)],
         (None, None) => Vec::new(),
     };
     let mut all = Vec::new();
@@ -117,7 +120,7 @@ pub(crate) fn one(
         let base = match (&rules.text, &rules.set, pod.mesh) {
             (Some(text), _, _) => text.clone(),
             (None, Some(set), _) => builtin(set, backend, family)?.to_owned(),
-            (None, None, Some(mesh)) => builtin(mesh.set(), backend, family)?.to_owned(),
+            (None, None, Some(mesh)) => builtin(mesh.set(pod), backend, family)?.to_owned(),
             (None, None, None) => bail!("pod `{}`: rules need a `set` or a `text`", pod.name),
         };
         all.push(Install {
@@ -130,8 +133,9 @@ pub(crate) fn one(
 }
 
 impl Mesh {
-    fn set(self) -> &'static str {
+    fn set(self, pod: &Pod) -> &'static str {
         match self {
+            Self::Istio if pod.is_transparent() => "istio-tproxy",
             Self::Istio => "istio",
             Self::Linkerd => "linkerd",
             Self::Consul => "consul",
@@ -147,8 +151,13 @@ fn builtin(set: &str, backend: Backend, family: Family) -> Result<&'static str> 
             format!("there is no rule set `{set}` of nft's own: use istio, or give the `text`")
         });
     }
+    if backend == Backend::Route {
+        return template::routes(set, family).with_context(|| {
+            format!("the rule set `{set}` has no routes: use istio-tproxy, or give the `text`")
+        });
+    }
     template::rules(set, family).with_context(|| {
-        format!("there is no rule set `{set}`: use istio, linkerd, consul, kuma or ambient, or give the `text`")
+        format!("there is no rule set `{set}`: use istio, istio-tproxy, linkerd, consul, kuma or ambient, or give the `text`")
     })
 }
 

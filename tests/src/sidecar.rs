@@ -68,12 +68,16 @@ fn toy(
     command.arg("proxy").arg("--counters").arg(&counters);
     mesh.proxy_ports(spec, &mut command);
     let source: &[&str] = match mesh {
+        Mesh::Istio if pod.spec.is_transparent() => &[],
         Mesh::Istio | Mesh::Kuma => &["127.0.0.6", "::6"],
         Mesh::Consul => &["127.0.0.1", "::1"],
         Mesh::Linkerd | Mesh::Ambient => &[],
     };
     if mesh == Mesh::Ambient {
         command.args(["--mark", "1337", "--keep-source"]);
+    }
+    if pod.spec.is_transparent() {
+        command.args(["--mark", "1337", "--keep-source", "--transparent"]);
     }
     for ip in source {
         command.args(["--inbound-source", ip]);

@@ -71,11 +71,22 @@ pub(crate) fn native(set: &str) -> Option<&'static str> {
     (set == "istio").then_some(include_str!("../rules/istio-native.nft"))
 }
 
+/// The routes that the rule set of that name needs, for this family.
+pub(crate) fn routes(set: &str, family: Family) -> Option<&'static str> {
+    Some(match (set, family) {
+        ("istio-tproxy", Family::Ipv4) => include_str!("../rules/istio-tproxy-ipv4.routes"),
+        ("istio-tproxy", Family::Ipv6) => include_str!("../rules/istio-tproxy-ipv6.routes"),
+        _ => return None,
+    })
+}
+
 /// The rule set of that name, for this family.
 pub(crate) fn rules(set: &str, family: Family) -> Option<&'static str> {
     Some(match (set, family) {
         ("istio", Family::Ipv4) => include_str!("../rules/istio-ipv4.rules"),
         ("istio", Family::Ipv6) => include_str!("../rules/istio-ipv6.rules"),
+        ("istio-tproxy", Family::Ipv4) => include_str!("../rules/istio-tproxy-ipv4.rules"),
+        ("istio-tproxy", Family::Ipv6) => include_str!("../rules/istio-tproxy-ipv6.rules"),
         ("linkerd", Family::Ipv4) => include_str!("../rules/linkerd-ipv4.rules"),
         ("linkerd", Family::Ipv6) => include_str!("../rules/linkerd-ipv6.rules"),
         ("consul", Family::Ipv4) => include_str!("../rules/consul-ipv4.rules"),

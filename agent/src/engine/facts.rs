@@ -63,7 +63,7 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
         ),
         Direction::Inbound => (
             intent.inbound(key.remote.ip(), key.local_port, own),
-            path_in(key, intent, local, party),
+            path_in(key, intent, local),
         ),
     };
     let (expected, source) = match is_mesh_init(pod, intent, container) {
@@ -81,6 +81,16 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
     }
 }
 
+/// Whether a connection that came in to the app may be the proxy's own, which takes the peer's
+/// address: its socket in this namespace may have been missed.
+pub(super) fn may_be_the_proxys(key: &EdgeKey, view: &View, intent: &Intent) -> bool {
+    intent.inbound_keeps_source
+        && key.direction == Direction::Inbound
+        && view.party != Party::Proxy
+        && view.expected == Expected::Captured
+        && view.path == Path::Direct
+}
+
 /// Whose listener accepts the connections of an inbound edge.
 pub(super) fn accepts(key: &EdgeKey, view: &View, intent: Option<&Intent>) -> Accepts {
     let Some(intent) = intent else {
@@ -89,6 +99,9 @@ pub(super) fn accepts(key: &EdgeKey, view: &View, intent: Option<&Intent>) -> Ac
     match key.local_port {
         port if port == intent.outbound_port => Accepts::CaptureOutbound,
         port if port == intent.inbound_port => Accepts::CaptureInbound,
+        _ if view.party == Party::Proxy && intent.inbound_keeps_destination && !view.mesh_port => {
+            Accepts::CaptureInbound
+        }
         _ if view.party == Party::Proxy => Accepts::Proxy,
         _ => Accepts::App,
     }
@@ -192,12 +205,11 @@ fn path_out(key: &EdgeKey, intent: &Intent, local: bool) -> Path {
     }
 }
 
-fn path_in(key: &EdgeKey, intent: &Intent, local: bool, party: Party) -> Path {
-    if local || intent.inbound_bind.contains(&key.remote.ip()) {
+fn path_in(key: &EdgeKey, intent: &Intent, local: bool) -> Path {
+    // A proxy that dials the app from the peer's address is still a socket of this namespace.
+    let inside = key.arrival == Arrival::Loopback;
+    if local || inside || intent.inbound_bind.contains(&key.remote.ip()) {
         Path::Own
-    } else if intent.inbound_keeps_source && party != Party::Proxy {
-        // The proxy's connections to the app look like the peer's own: which it was is not seen.
-        Path::Lost
     } else {
         Path::Direct
     }

@@ -5,7 +5,7 @@
 //! once: under its pod, as the node's own, as unattributed, or held back for later.
 
 use super::{
-    Leg, Verdict,
+    Accepts, Leg, Verdict,
     diagnose::{self, Judged},
     directory::{PodId, Who},
     explain::Explained,
@@ -15,7 +15,7 @@ use super::{
     ledger,
     machine::Engine,
     surroundings::{Surroundings, has_signal},
-    verdict::{Facts, judge},
+    verdict::{Facts, Path, judge},
     watch::{Refusals, Refuser},
 };
 use crate::model::{Counts, Direction, EdgeDelta, Outcome, Time};
@@ -57,14 +57,28 @@ impl Engine {
         let key = &delta.key;
         if key.direction == Direction::Inbound {
             let accepted = ledger::samples(&delta.duration);
-            let established = delta.counts.established;
-            self.known.sockets.established(
-                self.now,
-                key.owner.netns,
-                key.local_port,
-                established,
-                accepted,
-            );
+            let port = self.queue_port(delta);
+            let (netns, n) = (key.owner.netns, delta.counts.established);
+            (self.known.sockets).established(self.now, netns, port, n, accepted);
+        }
+    }
+
+    /// The port whose queue a connection waited in: its own, unless capture left it the
+    /// destination that was asked for.
+    fn queue_port(&mut self, delta: &EdgeDelta) -> u16 {
+        let key = &delta.key;
+        let Who::Pod { pod, container, .. } = self.known.directory.who(&key.owner) else {
+            return key.local_port;
+        };
+        let entry = self.known.directory.pod(pod);
+        let intent = entry.and_then(|entry| entry.intent.as_deref());
+        let intent = intent.filter(|intent| intent.inbound_keeps_destination);
+        let (Some(intent), Some(view)) = (intent, self.meshed_view(pod, container, delta)) else {
+            return key.local_port;
+        };
+        match facts::accepts(key, &view, Some(intent)) {
+            Accepts::CaptureInbound => intent.inbound_port,
+            _ => key.local_port,
         }
     }
 
@@ -315,11 +329,14 @@ impl Engine {
             })
         };
         let cause = explained.map_or_else(signs, |explained| explained.reason);
+        let doubt = scene.is_some_and(|s| facts::may_be_the_proxys(key, view, s.intent));
+        // The rules agree that nothing captures it; else the proxy's own socket was missed.
+        let doubt = doubt && cause_is_open(explained);
         Facts {
             direction: key.direction,
             party: view.party,
             expected: view.expected,
-            path: view.path,
+            path: if doubt { Path::Lost } else { view.path },
             mesh_port: view.mesh_port,
             outcome,
             unanswered,
@@ -351,6 +368,11 @@ impl Engine {
             diagnose::unmeshed(judged, entry, &mut self.findings);
         }
     }
+}
+
+/// Whether the rules are not known, or do not say why.
+fn cause_is_open(explained: Option<&Explained>) -> bool {
+    explained.is_none_or(|explained| explained.reason == super::Reason::Unknown)
 }
 
 /// Whether connections of this delta were accepted, and how long they had waited is known.

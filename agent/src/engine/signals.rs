@@ -165,8 +165,8 @@ impl Engine {
         let Some(entry) = self.known.directory.pod(pod) else {
             return;
         };
-        let inbound = entry.intent.as_ref().filter(|i| i.inbound_port == port);
-        if inbound.is_some() {
+        let intent = entry.intent.as_ref();
+        if intent.is_some_and(|i| i.inbound_port == port || i.tunnel_port == Some(port)) {
             let asked = SocketAddr::new(peer.ip(), port);
             let sample = diagnose::signal_sample(Direction::Inbound, asked, None, 1);
             let ns = self.known.sockets.of(netns);

@@ -123,6 +123,8 @@ pub struct Intent {
     pub mark: Option<String>,
     /// The proxy is the node's: its sockets in this pod's namespace belong to no container of it.
     pub node_proxy: bool,
+    /// Port where the proxies of peers come in, past the rules.
+    pub tunnel_port: Option<u16>,
     /// The proxy dials the app from the address of the peer.
     pub inbound_keeps_source: bool,
     /// How name resolution is captured, if it is.

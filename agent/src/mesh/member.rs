@@ -113,7 +113,9 @@ fn intent(
         mesh_users: mesh_users(profile, pod),
         mark: mark(profile, pod),
         node_proxy: capture.proxy == Place::Node,
-        inbound_keeps_source: capture.inbound_keeps_source,
+        tunnel_port: capture.tunnel_port,
+        inbound_keeps_source: capture.inbound_keeps_source
+            || rules.mode.value == Mode::TransparentInbound,
         dns: rules.dns.clone(),
         families,
         shared_ids: shared_ids(profile, pod, (uid, gid)),

@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Dials the app from the address of the peer
     #[arg(long)]
     keep_source: bool,
+    /// What arrives inbound kept its destination (TPROXY): the local address is the original one
+    #[arg(long)]
+    transparent: bool,
     /// Dials the app at this address and not at the one the peer asked for
     #[arg(long)]
     app_address: Option<IpAddr>,
@@ -112,6 +115,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                     dual: options.dual,
                     backlog: options.backlog,
                     reuse_port: options.workers > 1,
+                    transparent: options.transparent && side == Side::Inbound,
                 };
                 listeners.push((side, sock::listen(at)?));
             }
@@ -167,10 +171,10 @@ fn accept(shared: &Arc<Shared>, side: Side, listener: &TcpListener) {
 
 fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
     let counters = &shared.counters;
-    let mut from = sock::From {
-        mark: shared.options.mark,
-        ..sock::From::default()
-    };
+    let mut from = sock::From::default();
+    if !shared.options.transparent || side == Side::Inbound {
+        from.mark = shared.options.mark;
+    }
     match side {
         Side::Own => {
             counters.add(&counters.served);
@@ -190,7 +194,7 @@ fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
             }
         }
     }
-    let Some(to) = sock::original_destination(downstream) else {
+    let Some(to) = wanted(shared, side, downstream) else {
         if side == Side::Outbound {
             // Nobody redirected it: it is the proxy itself that is meant.
             serve::answer(downstream);
@@ -215,6 +219,15 @@ fn handle(shared: &Shared, side: Side, downstream: &TcpStream) {
             let _ = writeln!(std::io::stderr(), "cannot dial {to}: {error}");
         }
     }
+}
+
+/// Where the peer wanted to go; `None` if it was the proxy itself.
+fn wanted(shared: &Shared, side: Side, downstream: &TcpStream) -> Option<SocketAddr> {
+    if side != Side::Inbound || !shared.options.transparent {
+        return sock::original_destination(downstream);
+    }
+    let local = sock::plain(downstream.local_addr().ok()?);
+    (Some(local.port()) != shared.options.inbound).then_some(local)
 }
 
 /// Takes what comes, if it reads at all, and does nothing with it.

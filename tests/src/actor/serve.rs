@@ -75,6 +75,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
                 dual: options.dual,
                 backlog: options.backlog,
                 reuse_port: options.workers > 1,
+                transparent: false,
             })?);
         }
     }
@@ -117,6 +118,7 @@ pub(crate) fn local(port: u16) -> Result<TcpListener> {
         dual: false,
         backlog: 128,
         reuse_port: false,
+        transparent: false,
     })
 }
 

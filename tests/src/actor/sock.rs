@@ -23,6 +23,8 @@ pub(crate) struct ListenAt {
     pub(crate) backlog: u32,
     /// `SO_REUSEPORT`.
     pub(crate) reuse_port: bool,
+    /// Takes connections to any address (`IP_TRANSPARENT`).
+    pub(crate) transparent: bool,
 }
 
 /// Opens a listener.
@@ -42,6 +44,11 @@ fn open_listener(at: ListenAt) -> io::Result<TcpListener> {
     }
     if at.reuse_port {
         socket.set_reuse_port(true)?;
+    }
+    match (at.transparent, at.addr.is_ipv4()) {
+        (true, true) => socket.set_ip_transparent_v4(true)?,
+        (true, false) => socket.set_ip_transparent_v6(true)?,
+        (false, _) => {}
     }
     socket.bind(&at.addr.into())?;
     socket.listen(i32::try_from(at.backlog).unwrap_or(i32::MAX))?;

@@ -135,6 +135,8 @@ pub(crate) enum Backend {
     Nft,
     /// `nft`: the mesh's own tables, of both families at once.
     Native,
+    /// `ip`: rules and routes that a set of rules needs beside it.
+    Route,
 }
 
 /// Address family.
@@ -165,6 +167,7 @@ impl fmt::Display for Backend {
             Self::Legacy => "legacy",
             Self::Nft => "nft",
             Self::Native => "native",
+            Self::Route => "route",
         })
     }
 }

@@ -52,6 +52,14 @@ pub(crate) struct Pod {
     pub(crate) process: Vec<Process>,
 }
 
+impl Pod {
+    /// Whether the pod asks its mesh to capture inbound by TPROXY.
+    pub(crate) fn is_transparent(&self) -> bool {
+        let mode = self.annotations.get("sidecar.istio.io/interceptionMode");
+        self.mesh == Some(Mesh::Istio) && mode.is_some_and(|mode| mode == "TPROXY")
+    }
+}
+
 fn default_namespace() -> String {
     "shop".to_owned()
 }
@@ -131,7 +139,7 @@ pub(crate) enum ContainerKind {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rules {
-    /// Named set: `istio`, `linkerd`.
+    /// Named set: `istio`, `istio-tproxy`, `linkerd`, …
     pub(crate) set: Option<String>,
     /// Text for `iptables-restore --noflush` in place of a set.
     pub(crate) text: Option<String>,

@@ -44,7 +44,8 @@ pub(super) fn facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, S
         let seen = now.map_or_else(|| "not known".to_owned(), |now| explain::seen(&now.rules));
         push("rules_seen", seen);
     }
-    for port in [intent.outbound_port, intent.inbound_port] {
+    let ports = [intent.outbound_port, intent.inbound_port];
+    for port in ports.into_iter().chain(intent.tunnel_port) {
         push("listeners", listeners(scene, port));
     }
     push("captured", captured(scene));

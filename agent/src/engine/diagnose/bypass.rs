@@ -94,7 +94,10 @@ pub(in crate::engine) fn refile(
         Code::BypassRulesBackend,
         Code::BypassInboundDirect,
     ] {
-        let Some(case) = findings.get(pod, code).filter(|case| case.is_current()) else {
+        // Rules say nothing about a listener that is missing.
+        let by_rules = |case: &&Case| case.code != Code::BypassAmbientLost || case.ports.is_empty();
+        let case = findings.get(pod, code).filter(|case| case.is_current());
+        let Some(case) = case.filter(by_rules) else {
             continue;
         };
         let (Some(explained), Some(direction)) = (again(case), case.direction()) else {
