@@ -160,6 +160,7 @@ fn a_pod_is_known_by_its_namespace_its_cgroup_and_its_addresses() {
             paths,
             host,
             addresses,
+            ..
         } if *id == netns => Some((paths.clone(), *host, addresses.clone())),
         _ => None,
     };

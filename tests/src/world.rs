@@ -132,7 +132,8 @@ impl World {
             &node,
             &format!(
                 "link set lo up\nlink add br0 type bridge\nlink set br0 addrgenmode none\nlink set br0 up\n\
-                 addr add {}/24 dev br0\naddr add {}/64 dev br0 nodad\n",
+                 addr add {}/24 dev br0\naddr add {}/64 dev br0 nodad\n\
+                 link add br1 type bridge\nlink set br1 addrgenmode none\nlink set br1 up\n",
                 world.net.node(),
                 world.net.v6(254)
             ),
@@ -355,6 +356,14 @@ impl World {
             let _ = writeln!(there, "link set v{index} master br0");
         }
         let _ = writeln!(there, "link set v{index} up");
+        for (number, network) in pod.spec.network.iter().enumerate() {
+            let (outer, inner) = (format!("v{index}n{number}"), &network.name);
+            let _ = writeln!(
+                there,
+                "link add {outer} type veth peer name {inner} netns {name}\n\
+                 link set {outer} addrgenmode none\nlink set {outer} master br1\nlink set {outer} up"
+            );
+        }
         let mut text =
             "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\n".to_owned();
         for address in &pod.addresses {
@@ -377,6 +386,15 @@ impl World {
             let _ = writeln!(text, "route add default via {gateway}");
         }
         batch(&node, &there)?;
+        for network in &pod.spec.network {
+            let inner = &network.name;
+            text.push_str(&format!(
+                "link set {inner} addrgenmode none\nlink set {inner} up\n"
+            ));
+            for address in &network.addresses {
+                text.push_str(&format!("addr add {address} dev {inner}\n"));
+            }
+        }
         let binds = matches!(pod.spec.mesh, Some(Mesh::Istio | Mesh::Kuma));
         if binds && pod.families.contains(&Family::Ipv6) {
             text.push_str("addr add ::6/128 dev lo nodad\n");

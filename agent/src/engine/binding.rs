@@ -4,7 +4,7 @@
 //! claimed by a pod's explicit path, by the pod's cgroups whose processes live in it, or
 //! by the pod's addresses on its interfaces; the strongest claim wins.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::directory::{Directory, PodEntry, PodId};
 use crate::model::{NetnsId, Time};
@@ -126,6 +126,7 @@ impl Directory {
             entry.bound = best.get(netns).filter(|_| !entry.host).map(|(_, pod)| *pod);
             if let Some(pod) = entry.bound.and_then(|pod| self.pods.get_mut(&pod)) {
                 pod.netns = Some(*netns);
+                pod.interfaces = Arc::clone(&entry.interfaces);
             }
         }
         self.note_holders();

@@ -216,7 +216,9 @@ impl Engine {
             return None;
         }
         let own = self.known.directory.own_addresses(pod);
-        let connection = explain::connection(Protocol::Tcp, key, &own);
+        let entry = self.known.directory.pod(pod);
+        let interface = entry.and_then(|entry| entry.interface(key.local));
+        let connection = explain::connection(Protocol::Tcp, key, &own, interface);
         let path = self.path_in(pod, &connection);
         let goes_out = (path.as_ref()).is_some_and(|(p, _)| p.outcome == rules::Outcome::Direct);
         let stop = path

@@ -64,8 +64,7 @@ impl Engine {
         if page.now.as_ref().is_none_or(|now| now.first != self.now) {
             return;
         }
-        let explain =
-            |case: &Case| explain::again(page, scene.intent, &own, scene.entry.since, case);
+        let explain = |case: &Case| explain::again(page, scene.intent, &own, scene.entry, case);
         let render = |case: &Case| surroundings.render(case);
         let of = (pod, scene.intent);
         diagnose::refile(self.now, of, &explain, &mut self.findings, &render);
@@ -158,6 +157,7 @@ impl Engine {
             view,
             intent: entry.intent.as_ref()?,
             own: &own,
+            interface: entry.interface(key.local),
             at: self.now,
             since: entry.since,
         };

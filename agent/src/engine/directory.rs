@@ -43,6 +43,8 @@ pub(super) struct PodEntry {
     pub(super) gone: Option<Time>,
     /// Its network namespace, once bound.
     pub(super) netns: Option<NetnsId>,
+    /// Interfaces of its addresses, as far as they are known.
+    pub(super) interfaces: Arc<[(IpAddr, String)]>,
     /// May still own sockets (live, or gone only just now).
     pub(super) bindable: bool,
 }
@@ -51,6 +53,12 @@ impl PodEntry {
     /// The container of this number.
     pub(super) fn container(&self, ix: Option<u16>) -> Option<&Container> {
         ix.and_then(|ix| self.pod.containers.get(usize::from(ix)))
+    }
+
+    /// The interface that has this address.
+    pub(super) fn interface(&self, ip: IpAddr) -> Option<&str> {
+        let on = self.interfaces.iter().find(|(own, _)| *own == ip);
+        on.map(|(_, name)| name.as_str())
     }
 }
 
@@ -90,6 +98,7 @@ pub(super) struct CgroupEntry {
 pub(super) struct NetnsEntry {
     pub(super) paths: Vec<String>,
     pub(super) addresses: Vec<IpAddr>,
+    pub(super) interfaces: Arc<[(IpAddr, String)]>,
     pub(super) host: bool,
     pub(super) bound: Option<PodId>,
 }
@@ -124,8 +133,18 @@ impl Directory {
                 netns,
                 paths,
                 addresses,
+                interfaces,
                 host,
-            } => self.netns_changed(netns, paths, addresses, host),
+            } => {
+                let entry = NetnsEntry {
+                    paths,
+                    addresses,
+                    interfaces: interfaces.into(),
+                    host,
+                    bound: None,
+                };
+                self.netns_changed(netns, entry);
+            }
             Change::NetnsGone(netns) => self.netns_gone(netns),
             Change::Cgroup {
                 cgroup,
@@ -169,6 +188,7 @@ impl Directory {
                 since: at,
                 gone: None,
                 netns: None,
+                interfaces: Arc::default(),
                 bindable: true,
             },
         );
@@ -192,24 +212,12 @@ impl Directory {
         }
     }
 
-    fn netns_changed(
-        &mut self,
-        netns: NetnsId,
-        paths: Vec<String>,
-        addresses: Vec<IpAddr>,
-        host: bool,
-    ) {
+    fn netns_changed(&mut self, netns: NetnsId, entry: NetnsEntry) {
         if self.netns.len() >= MAX_NETNS && !self.netns.contains_key(&netns) {
             self.refused[1] = self.refused[1].saturating_add(1);
             return;
         }
-        let entry = self.netns.entry(netns).or_default();
-        *entry = NetnsEntry {
-            paths,
-            addresses,
-            host,
-            bound: None,
-        };
+        self.netns.insert(netns, entry);
     }
 
     /// The inode number may be used again: nobody keeps a claim on it.

@@ -66,6 +66,14 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
             path_in(key, intent, local),
         ),
     };
+    let expectation = match (expectation, pod.interface(key.local)) {
+        // The address is one of the interface by which the connection goes.
+        (Expectation::Captured { port }, Some(name)) if !local => match intent.interface(name) {
+            Some(by) => Expectation::Exempt { by },
+            None => Expectation::Captured { port },
+        },
+        (expectation, _) => expectation,
+    };
     let (expected, source) = match is_mesh_init(pod, intent, container) {
         // Installing and checking the rules is the mesh's own business.
         true => (Expected::MeshPort, String::new()),

@@ -124,6 +124,9 @@ pub enum Change {
         paths: Vec<String>,
         /// Addresses on its interfaces without loopback's, possibly none if they could not be read.
         addresses: Vec<IpAddr>,
+        /// The interfaces they are on, as far as they are known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        interfaces: Vec<(IpAddr, String)>,
         /// The node's own namespace.
         host: bool,
     },

@@ -51,6 +51,8 @@ pub(super) struct Rules {
     pub inbound_bind: Vec<IpAddr>,
     /// What counts as a connection of the pod to itself.
     pub local: LocalScope,
+    /// Interfaces that are left alone, both ways.
+    pub exclude_interfaces: Sourced<Vec<String>>,
     /// How name resolution is captured, if it is.
     pub dns: Option<DnsCapture>,
 }
@@ -160,6 +162,19 @@ impl Rules {
             // Not captured because nobody listed it, and nobody would: it is the proxy's.
             false => self.port_listed(port, &self.include_inbound_ports.source),
         }
+    }
+
+    /// Why connections by this interface are left alone, `None` if they are not. `x+` is every
+    /// name that begins so.
+    pub(super) fn interface(&self, name: &str) -> Option<Exemption> {
+        let names = &self.exclude_interfaces;
+        let covers = |listed: &String| match listed.strip_suffix('+') {
+            Some(start) => name.starts_with(start),
+            None => name == listed,
+        };
+        names.value.iter().any(covers).then(|| Exemption::Listed {
+            source: names.source.clone(),
+        })
     }
 
     /// Which port captures a connection to `to`, if it must be captured.

@@ -128,7 +128,7 @@ pub(super) fn rest(
         && !names.value.is_empty()
     {
         lines.push(format!(
-            "interfaces {} are left alone ({}); which interface a connection takes is not known here",
+            "interfaces {} are left alone ({})",
             names.value.join(", "),
             names.source
         ));

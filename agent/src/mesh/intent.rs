@@ -188,6 +188,12 @@ impl Intent {
         self.rules.user(uid, to.port()).is_none().then_some(port)
     }
 
+    /// Why connections by the pod's interface of this name are left alone, `None` if they are not.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> Option<Exemption> {
+        self.rules.interface(name)
+    }
+
     /// What must happen to a connection that `from` opens to the pod's port `port`.
     #[must_use]
     pub fn inbound(&self, from: IpAddr, port: u16, own: &[IpAddr]) -> Expectation {

@@ -11,7 +11,7 @@ use super::{
     intent::{DnsCapture, Intent, IntentSource, SharedId},
     ports::{self, PortSet},
     profile::{Mode, Place, Profile},
-    read::{Reader, Sourced, parse_bool, parse_id},
+    read::{Reader, Sourced, parse_bool, parse_id, parse_names},
     setting::Setting,
     users,
 };
@@ -274,6 +274,9 @@ fn rules(profile: &Profile, reader: &mut Reader, init: Option<&Container>) -> Ru
         own_ports,
         inbound_bind: profile.capture.inbound_bind.clone(),
         local: profile.capture.local,
+        exclude_interfaces: reader
+            .get(Setting::ExcludeInterfaces, parse_names)
+            .unwrap_or_default(),
         dns,
     }
 }

@@ -7,7 +7,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -35,7 +34,7 @@ struct Seen {
     names: BTreeSet<PathBuf>,
     /// A process that is in it.
     pid: Option<u32>,
-    addresses: Vec<IpAddr>,
+    found: addresses::Found,
     since: Instant,
     round: u64,
 }
@@ -111,7 +110,8 @@ impl Namespaces {
             let names = seen.names.iter().map(|path| path.display().to_string());
             let state = NetnsState {
                 paths: names.collect(),
-                addresses: seen.addresses.clone(),
+                addresses: seen.found.addresses.clone(),
+                interfaces: seen.found.interfaces.clone(),
                 host: Some(*netns) == self.host,
             };
             (*netns, state)
@@ -123,7 +123,7 @@ impl Namespaces {
         let seen = self.seen.entry(netns).or_insert_with(|| Seen {
             names: BTreeSet::new(),
             pid: None,
-            addresses: Vec::new(),
+            found: addresses::Found::default(),
             since: look.now,
             round: look.round,
         });
@@ -219,7 +219,7 @@ impl Namespaces {
         }
         for (netns, found) in enter::visit(&apart, |_| addresses::read(Path::new(HERE))) {
             match (found, self.seen.get_mut(&netns)) {
-                (Ok(found), Some(seen)) => seen.addresses = found,
+                (Ok(found), Some(seen)) => seen.found = found,
                 (Err(error), _) if error.kind() != io::ErrorKind::NotFound => {
                     refused.source("netns", not_entered(&error));
                 }
@@ -250,7 +250,7 @@ impl Seen {
         // Its number may be another process's by now.
         let same = enter::of_process(proc, pid).is_ok_and(|now| now == netns);
         if let (Ok(found), true) = (found, same) {
-            self.addresses = found;
+            self.found = found;
         }
     }
 }

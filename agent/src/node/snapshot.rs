@@ -14,6 +14,7 @@ use crate::{
 pub(super) struct NetnsState {
     pub paths: Vec<String>,
     pub addresses: Vec<IpAddr>,
+    pub interfaces: Vec<(IpAddr, String)>,
     pub host: bool,
 }
 
@@ -44,6 +45,7 @@ pub(super) fn diff(old: &Snapshot, new: &Snapshot) -> Vec<Change> {
             netns: *netns,
             paths: state.paths.clone(),
             addresses: state.addresses.clone(),
+            interfaces: state.interfaces.clone(),
             host: state.host,
         });
     }
@@ -105,6 +107,7 @@ mod tests {
                     netns,
                     paths,
                     addresses,
+                    interfaces,
                     host,
                 } => {
                     known.netns.insert(
@@ -112,6 +115,7 @@ mod tests {
                         NetnsState {
                             paths,
                             addresses,
+                            interfaces,
                             host,
                         },
                     );

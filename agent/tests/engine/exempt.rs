@@ -85,6 +85,7 @@ fn pods_without_a_mesh_and_the_host_are_silent() {
         netns: NetnsId(1),
         paths: vec![],
         addresses: vec![ip("192.168.0.1")],
+        interfaces: vec![],
         host: true,
     });
     let mut plain = out(CgroupId(0), 0, "10.9.0.1:80", Arrival::Nowhere);
@@ -115,4 +116,52 @@ fn pods_without_a_mesh_and_the_host_are_silent() {
             .failed,
         10
     );
+}
+
+/// The meshed pod with a second network that its spec excludes.
+fn with_second_network(excluded: &str) -> Node {
+    let mut node = Node::running();
+    let mut pod = crate::kit::meshed();
+    let key = "traffic.sidecar.istio.io/excludeInterfaces".to_owned();
+    pod.annotations.insert(key, excluded.to_owned());
+    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
+    node.change(sidestep::engine::Change::Netns {
+        netns: crate::kit::MESHED,
+        paths: vec![],
+        addresses: vec![ip("10.0.0.5"), ip("192.168.77.1")],
+        interfaces: vec![
+            (ip("10.0.0.5"), "eth0".to_owned()),
+            (ip("192.168.77.1"), "net1".to_owned()),
+        ],
+        host: false,
+    });
+    node
+}
+
+#[test]
+fn an_excluded_interface_is_left_alone_both_ways() {
+    for excluded in ["net1", "net0,net+"] {
+        let mut node = with_second_network(excluded);
+        let mut direct = out(APP, 1000, "192.168.77.2:80", Arrival::Nowhere);
+        direct.local = ip("192.168.77.1");
+        let mut inside = crate::kit::into(APP, 1000, 8080, "192.168.77.2");
+        inside.local = ip("192.168.77.1");
+        node.keep(
+            9,
+            &[delta(direct, established(2)), delta(inside, established(2))],
+        );
+        let finding = node.only(Code::BypassExcluded);
+        let facts = facts(&finding);
+        assert!(facts.contains("excludeInterfaces"), "{facts}");
+        assert_eq!(node.engine.board().pods[0].bypassed, 0);
+    }
+}
+
+#[test]
+fn an_excluded_interface_excuses_no_other() {
+    let mut node = with_second_network("net1");
+    let direct = out(APP, 1000, "192.168.77.2:80", Arrival::Nowhere);
+    node.keep(9, &[delta(direct, established(2))]);
+    assert!(!node.told().contains(&Code::BypassExcluded));
+    assert_eq!(node.engine.board().pods[0].bypassed, 18);
 }

@@ -227,6 +227,7 @@ fn a_pod_is_found_by_path_and_by_address() {
         netns: NetnsId(1),
         paths: vec!["/run/netns/a".into()],
         addresses: vec![ip("10.0.0.8")],
+        interfaces: vec![],
         host: false,
     });
     node.change(netns(NetnsId(2), &["10.0.0.8"]));
@@ -256,6 +257,7 @@ fn host_network_pods_are_known_by_cgroup_and_judge_nothing() {
         netns: NetnsId(1),
         paths: vec![],
         addresses: vec![ip("192.168.0.1")],
+        interfaces: vec![],
         host: true,
     });
     node.change(cgroup(CgroupId(50), "uid-h", "c-host", NetnsId(1)));
@@ -291,6 +293,7 @@ fn a_pod_without_a_manifest_is_recognised_by_its_proxys_sockets() {
         netns: MESHED,
         paths: vec!["/run/netns/a".into()],
         addresses: vec![ip("10.0.0.5")],
+        interfaces: vec![],
         host: false,
     });
     assert_eq!(node.engine.board().pods[0].mesh, None);

@@ -111,6 +111,7 @@ pub(crate) fn netns(netns: NetnsId, addresses: &[&str]) -> Change {
         netns,
         paths: vec![],
         addresses: addresses.iter().map(|i| ip(i)).collect(),
+        interfaces: vec![],
         host: false,
     }
 }

@@ -30,6 +30,9 @@ pub(crate) struct Pod {
     /// Addresses in place of automatic ones, inside the run's subnet.
     #[serde(default)]
     pub(crate) addresses: Vec<IpAddr>,
+    /// Interfaces beside `eth0`, as other network plugins add them: not in `status.podIPs`.
+    #[serde(default)]
+    pub(crate) network: Vec<Network>,
     /// Added to the manifest.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
@@ -62,6 +65,16 @@ impl Pod {
 
 fn default_namespace() -> String {
     "shop".to_owned()
+}
+
+/// An interface beside `eth0`, on another bridge of the node.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Network {
+    /// Name of the interface.
+    pub(crate) name: String,
+    /// Addresses with their prefix, of networks that the run does not use otherwise.
+    pub(crate) addresses: Vec<String>,
 }
 
 /// Meshes that have a template.

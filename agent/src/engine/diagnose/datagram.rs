@@ -52,7 +52,7 @@ impl<'a> Flow<'a> {
     }
 
     fn connection(&self) -> Connection {
-        explain::connection(Protocol::Udp, &self.told.key, self.own)
+        explain::connection(Protocol::Udp, &self.told.key, self.own, None)
     }
 
     fn sample(&self) -> Sample {

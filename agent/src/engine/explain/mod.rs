@@ -18,6 +18,7 @@ pub(super) use words::{seen, who};
 
 use super::{
     Reason,
+    directory::PodEntry,
     facts::View,
     findings::Case,
     rulebook::{Page, Read},
@@ -26,7 +27,9 @@ use super::{
 use crate::{
     mesh::{Expectation, Intent},
     model::{Arrival, CgroupId, Direction, EdgeKey, Family, NO_ID, NetnsId, Owner, Time},
-    rules::{self, Backend, Connection, Field, Outcome, Protocol, Redirector, Ruleset, Step},
+    rules::{
+        self, Backend, Connection, Field, Interface, Outcome, Protocol, Redirector, Ruleset, Step,
+    },
 };
 
 /// Rules that appear within this time after a connection was counted may be younger than it:
@@ -53,6 +56,8 @@ pub(super) struct Question<'a> {
     pub(super) intent: &'a Intent,
     /// Addresses of the pod.
     pub(super) own: &'a [IpAddr],
+    /// The interface that has this end's address.
+    pub(super) interface: Option<&'a str>,
     /// When it was counted.
     pub(super) at: Time,
     /// Since when the pod is known. Numbers of namespaces are used again: what was read before
@@ -79,12 +84,26 @@ impl Question<'_> {
     }
 
     fn connection(&self) -> Connection {
-        connection(Protocol::Tcp, self.key, self.own)
+        connection(Protocol::Tcp, self.key, self.own, self.interface)
     }
 }
 
-/// What the kernel told of, as rules see it; ids it did not tell are not known.
-pub(super) fn connection(protocol: Protocol, key: &EdgeKey, own: &[IpAddr]) -> Connection {
+/// What the kernel told of, as rules see it; ids it did not tell are not known. What leaves the
+/// pod goes by the interface that has its source's address.
+pub(super) fn connection(
+    protocol: Protocol,
+    key: &EdgeKey,
+    own: &[IpAddr],
+    interface: Option<&str>,
+) -> Connection {
+    let mut made = made(protocol, key, own);
+    if let (Interface::NotLoopback, Some(name)) = (&made.interface, interface) {
+        made.interface = Interface::Named(name.to_owned());
+    }
+    made
+}
+
+fn made(protocol: Protocol, key: &EdgeKey, own: &[IpAddr]) -> Connection {
     let own = Some(own.to_vec());
     let local = SocketAddr::new(key.local, key.local_port);
     match key.direction {
@@ -112,7 +131,7 @@ pub(super) fn again(
     page: &Page,
     intent: &Intent,
     own: &[IpAddr],
-    since: Time,
+    entry: &PodEntry,
     case: &Case,
 ) -> Option<Explained> {
     let direction = case.direction()?;
@@ -149,8 +168,9 @@ pub(super) fn again(
         view: &view,
         intent,
         own,
+        interface: entry.interface(*local),
         at: case.last,
-        since,
+        since: entry.since,
     };
     explain(page, &question)
 }
