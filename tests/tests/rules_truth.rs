@@ -100,10 +100,14 @@ impl World {
 
     /// Listens everywhere on the ports and tells each client who answered.
     fn serve(&self, side: &'static str, ports: &[u16]) {
+        self.serve_at(side, ["0.0.0.0", "::"], ports);
+    }
+
+    fn serve_at(&self, side: &'static str, addresses: [&str; 2], ports: &[u16]) {
         self.enter(side);
         for &port in ports {
-            for any in ["0.0.0.0", "::"] {
-                let address = SocketAddr::new(any.parse().unwrap(), port);
+            for ip in addresses {
+                let address = SocketAddr::new(ip.parse().unwrap(), port);
                 let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
                 socket.set_reuse_address(true).unwrap();
                 if address.is_ipv6() {
@@ -323,4 +327,70 @@ fn connections_arrive_where_the_evaluation_says() {
         wrong.join("\n")
     );
     assert!(asked > 200, "only {asked} connections were made");
+}
+
+/// Rules that ask for sockets send what they find to the proxy: it arrives there if somebody listens as they ask.
+#[test]
+fn who_listens_is_what_rules_find() {
+    assert!(nix::unistd::geteuid().is_root(), "this test needs root");
+    let asked = [
+        "-m socket",
+        "-m socket --nowildcard",
+        "-m rpfilter --invert",
+    ];
+    for (asked, backend) in asked
+        .iter()
+        .flat_map(|asked| [(asked, "legacy"), (asked, "nft")])
+    {
+        let world = World::new(false);
+        std::thread::scope(|scope| {
+            let everywhere = scope.spawn(|| world.serve("p", &[9001, 15_006]));
+            everywhere.join().unwrap();
+            scope.spawn(|| world.serve_at("p", OWN, &[9002]));
+        });
+        for tool in ["iptables", "ip6tables"] {
+            let tool = format!("{tool}-{backend}");
+            for rule in [
+                format!(
+                    "-t mangle -A PREROUTING -p tcp --syn --dport 9000:9010 {asked} -j MARK --set-mark 7"
+                ),
+                "-t nat -A PREROUTING -p tcp -m mark --mark 7 -j REDIRECT --to-ports 15006"
+                    .to_owned(),
+            ] {
+                world.run("p", &format!("{tool} {rule}"));
+            }
+        }
+        let rules = world.rules();
+        let mut found = 0;
+        for own in OWN {
+            let peer = if own.contains(':') {
+                "fd77::7"
+            } else {
+                "10.7.0.7"
+            };
+            for to in [9001, 9002].map(|port| SocketAddr::new(own.parse().unwrap(), port)) {
+                for asked in [
+                    format!("in tcp {peer} {to} => ?"),
+                    format!("out tcp {own} {to} => ?"),
+                ] {
+                    let mut connection = connection(&asked).unwrap();
+                    let at = |ip: &str, port| SocketAddr::new(ip.parse().unwrap(), port);
+                    let all = OWN.map(|own| at(own, 9002)).into_iter();
+                    let any = ["0.0.0.0", "::"].into_iter();
+                    let any = any.flat_map(|ip| [at(ip, 9001), at(ip, 15_006)]);
+                    connection.listeners = Some(all.chain(any).collect());
+                    let path = evaluate(&rules, &connection);
+                    let Some(expected) = expected(&connection, path.outcome) else {
+                        continue;
+                    };
+                    found += 1;
+                    let answer = world.answer(&connection);
+                    assert_eq!(answer, expected, "{backend} {asked}\n{}", path.explain());
+                }
+            }
+        }
+        // Whether a route leads back is only known of what comes in by loopback.
+        let certain = if asked.contains("socket") { 8 } else { 4 };
+        assert_eq!(found, certain, "{backend} {asked}");
+    }
 }

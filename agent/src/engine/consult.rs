@@ -158,6 +158,7 @@ impl Engine {
             intent: entry.intent.as_ref()?,
             own: &own,
             interface: entry.interface(key.local),
+            ns: self.known.sockets.of(key.owner.netns),
             at: self.now,
             since: entry.since,
         };

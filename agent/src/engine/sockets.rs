@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use super::queue::{Overflow, Progress, Queue, SPELL_US};
@@ -69,6 +69,16 @@ impl Namespace {
     pub(super) fn on_port(&self, port: u16) -> Vec<(Listener, Holder)> {
         let on = self.listeners.iter().filter(|(l, _)| l.port == port);
         on.map(|(l, h)| (*l, h.clone())).collect()
+    }
+
+    /// Where connections are awaited, if all of it is known; a socket for both families is told twice.
+    pub(super) fn listening(&self) -> Option<Vec<SocketAddr>> {
+        let four = |l: &&Listener| l.dual_stack && l.addr == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let also = self.listeners.keys().filter(four);
+        let also = also.map(|l| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), l.port));
+        let all = self.listeners.keys();
+        let all = all.map(|l| SocketAddr::new(l.addr, l.port));
+        self.complete.then(|| all.chain(also).collect())
     }
 
     /// All listeners with their uid, as a mesh profile wants them.

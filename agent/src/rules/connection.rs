@@ -75,6 +75,9 @@ pub struct Connection {
     pub mark: Option<u32>,
     /// Addresses of the namespace, loopback ones need not be listed.
     pub local: Option<Vec<IpAddr>>,
+    /// Where sockets of the namespace listen; one for both families is there twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Vec<SocketAddr>>,
 }
 
 impl Connection {
@@ -98,6 +101,7 @@ impl Connection {
             leaves_by: None,
             mark: Some(0),
             local,
+            listeners: None,
         };
         connection.interface = match connection.is_local(destination.ip()) {
             Some(true) => Interface::Named("lo".to_owned()),
@@ -126,6 +130,7 @@ impl Connection {
             leaves_by: None,
             mark: Some(0),
             local,
+            listeners: None,
         }
     }
 

@@ -49,6 +49,8 @@ pub enum Field {
     Gid,
     /// Whether there is a socket: 1.
     Socket,
+    /// Sockets that wait for the packet where it goes, as bits of [`listener`].
+    Listener,
     /// Mark of the packet.
     Mark,
     /// Mark of the connection.
@@ -63,6 +65,14 @@ pub enum Field {
     SourceKind,
     /// Kind of the destination address, as bits of [`address_kind`].
     DestinationKind,
+}
+
+/// Bits of [`Field::Listener`].
+pub mod listener {
+    /// One that listens at the very address.
+    pub const AT_ADDRESS: u32 = 1;
+    /// One that listens at all addresses.
+    pub const ANYWHERE: u32 = 2;
 }
 
 /// Bits of [`Field::CtState`].

@@ -18,7 +18,7 @@ mod survey;
 
 pub use connection::{Connection, Interface, Protocol};
 pub use evaluate::evaluate;
-pub use matching::{Field, Match, Name, Test, address_kind, state};
+pub use matching::{Field, Match, Name, Test, address_kind, listener, state};
 pub use nft::{NftError, parse_nft};
 pub use path::{Outcome, Path, Redirection, Step};
 pub use ruleset::{

@@ -22,6 +22,7 @@ use super::{
     facts::View,
     findings::Case,
     rulebook::{Page, Read},
+    sockets::Namespace,
     verdict::Path,
 };
 use crate::{
@@ -58,6 +59,8 @@ pub(super) struct Question<'a> {
     pub(super) own: &'a [IpAddr],
     /// The interface that has this end's address.
     pub(super) interface: Option<&'a str>,
+    /// Sockets that listen in the namespace, if they are known.
+    pub(super) ns: Option<&'a Namespace>,
     /// When it was counted.
     pub(super) at: Time,
     /// Since when the pod is known. Numbers of namespaces are used again: what was read before
@@ -84,7 +87,9 @@ impl Question<'_> {
     }
 
     fn connection(&self) -> Connection {
-        connection(Protocol::Tcp, self.key, self.own, self.interface)
+        let mut made = connection(Protocol::Tcp, self.key, self.own, self.interface);
+        made.listeners = self.ns.and_then(Namespace::listening);
+        made
     }
 }
 
@@ -169,6 +174,7 @@ pub(super) fn again(
         intent,
         own,
         interface: entry.interface(*local),
+        ns: None,
         at: case.last,
         since: entry.since,
     };

@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::super::connection::{Connection, Interface};
-use super::super::matching::{Field, Match, Test, address_kind, state};
+use super::super::connection::{Connection, Interface, Protocol};
+use super::super::matching::{Field, Match, Test, address_kind, listener, state};
 use super::super::ruleset::{Action, Hook, MarkOf, SetMark};
 use super::answer::{
     Answer, Bits, any_bit, both, either, is_everything, named, number, within, yes_or_no,
@@ -177,6 +177,7 @@ impl<'a> Packet<'a> {
             Field::Uid => self.owner(self.connection.uid, native),
             Field::Gid => self.owner(self.connection.gid, native),
             Field::Socket => known(u32::from(self.has_socket)),
+            Field::Listener => Datum::Bits(self.listener()),
             Field::Mark => Datum::Bits(self.mark),
             Field::ConnMark if self.tracking != Tracking::Tracked => Datum::Never,
             Field::ConnMark => Datum::Bits(self.connection_mark),
@@ -202,6 +203,26 @@ impl<'a> Packet<'a> {
             (false, true) => Datum::Never,
             (false, false) => Datum::Missing,
         }
+    }
+
+    /// The sockets that a lookup finds for a first packet: nobody but a listener has it yet.
+    fn listener(&self) -> Bits {
+        let is_tcp = self.connection.protocol == Protocol::Tcp;
+        let all = self.connection.listeners.as_ref();
+        let (Some(to), Some(all), true, false) = (self.destination, all, is_tcp, self.has_socket)
+        else {
+            return Bits::NOTHING;
+        };
+        let of_port = all.iter().filter(|at| at.port() == self.port);
+        of_port.fold(Bits::all(0), |bits, at| {
+            let ip = at.ip().to_canonical();
+            let everywhere = ip.is_unspecified() && ip.is_ipv4() == to.is_ipv4();
+            Bits::all(match () {
+                () if ip == to => bits.value | listener::AT_ADDRESS,
+                () if everywhere => bits.value | listener::ANYWHERE,
+                () => bits.value,
+            })
+        })
     }
 
     const fn state(&self) -> u32 {

@@ -123,7 +123,14 @@ pub(super) fn why(condition: &Match) -> String {
         Test::Unknown(what) => what.clone(),
         Test::Number { field, .. } | Test::Bits { field, .. } => not_known(*field),
         Test::Address { field, .. } | Test::Interface { field, .. } => not_known(*field),
-        Test::Rows(_) | Test::Always => "a part of it is not known".to_owned(),
+        Test::Rows(rows) => {
+            let unknown = rows.iter().flatten().find_map(|test| match test {
+                Test::Unknown(what) => Some(what.clone()),
+                _ => None,
+            });
+            unknown.unwrap_or_else(|| "a part of it is not known".to_owned())
+        }
+        Test::Always => "a part of it is not known".to_owned(),
     }
 }
 
@@ -135,6 +142,7 @@ fn not_known(field: Field) -> String {
         Field::SourcePort | Field::EitherPort => "the source port",
         Field::Destination => "the destination address after rewriting",
         Field::InInterface | Field::OutInterface => "the interface",
+        Field::Listener => "who listens where the packet goes",
         Field::Mark | Field::ConnMark => "the mark",
         Field::SourceKind | Field::DestinationKind => "whether the address is one of the namespace",
         _ => "a value that the rule asks for",

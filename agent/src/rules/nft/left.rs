@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::super::{
-    matching::{Field, Test},
+    matching::{Field, Test, listener},
     save::numbers::{number, protocol},
     save::options::flag_bit,
 };
@@ -33,6 +33,14 @@ pub(super) fn left(value: &Value, demands: &mut Vec<Test>) -> Left {
         "ct" => connection(text("key"), text("dir")),
         "payload" => payload(text("protocol"), text("field"), demands),
         "fib" if text("result") == "type" => fib(inner),
+        "socket" => {
+            // Without a socket the rule does not hold, whatever is asked of it.
+            demands.push(Test::Bits {
+                field: Field::Listener,
+                any: listener::AT_ADDRESS | listener::ANYWHERE,
+            });
+            None
+        }
         "&" => masked(inner, demands),
         "concat" => inner
             .as_array()

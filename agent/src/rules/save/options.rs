@@ -24,6 +24,11 @@ pub(super) fn is_known_module(module: &str) -> bool {
             | "iprange"
             | "comment"
             | "nfacct"
+            | "recent"
+            | "set"
+            // Both add what they mean by themselves, see `rule`.
+            | "rpfilter"
+            | "socket"
     )
 }
 
@@ -32,6 +37,8 @@ pub(super) fn read(module: &str, name: &str, values: &[&str]) -> Option<Result<T
     let value = values.first().copied().unwrap_or("");
     let test = match name {
         "--comment" | "--nfacct-name" => Some(Test::Always),
+        // Notes the packet, and always holds.
+        "--set" if module == "recent" => Some(Test::Always),
         "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
             numeric(Field::DestinationPort, ports(value))
         }

@@ -3,7 +3,7 @@
 //! Options are known by their own name, not by the `-m` before them: `-p tcp` brings the options of tcp along silently. Only
 //! where two modules share a name does the last `-m` decide. A module that is not known is an unknown condition.
 
-use super::super::matching::{Field, Match, Name, Test};
+use super::super::matching::{Field, Match, Name, Test, listener};
 use super::super::ruleset::{Action, Statement};
 use super::{numbers, options, target};
 use crate::model::Family;
@@ -22,6 +22,8 @@ struct Reader<'a> {
     target: Option<(&'a str, bool)>,
     options: target::Options<'a>,
     packets: Option<u64>,
+    /// A match also gives the packet the mark of a socket.
+    marks: bool,
 }
 
 /// Reads what comes after the chain's name.
@@ -33,6 +35,7 @@ pub(super) fn parse(words: &[&str], family: Family) -> Result<Parsed, String> {
         target: None,
         options: target::Options::default(),
         packets: None,
+        marks: false,
     };
     let mut rest = words;
     while let Some((&first, after)) = rest.split_first() {
@@ -113,6 +116,11 @@ impl<'a> Reader<'a> {
 
     fn begin_module(&mut self, module: &'a str) -> Result<(), String> {
         self.module = module;
+        match module {
+            "rpfilter" => self.matches.push(Match::is(way_back())),
+            "socket" => self.matches.push(Match::is(socket(listener::AT_ADDRESS))),
+            _ => {}
+        }
         if !options::is_known_module(module) {
             let what = format!("`-m {module}` depends on more than the connection");
             self.matches.push(Match::unknown(what));
@@ -134,6 +142,9 @@ impl<'a> Reader<'a> {
             self.any_group();
             return Ok(());
         }
+        if self.of_last_match(name, values) {
+            return Ok(());
+        }
         match options::read(self.module, name, values) {
             Some(Ok(test)) => self.matches.push(Match { negated, test }),
             Some(Err(what)) => self.matches.push(Match::unknown(what)),
@@ -147,6 +158,41 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Options that say more about the match of their module.
+    fn of_last_match(&mut self, name: &str, values: &[&str]) -> bool {
+        match (self.module, name) {
+            ("rpfilter", "--invert") => {
+                let last = self.matches.last_mut();
+                last.into_iter().for_each(|last| last.negated = true);
+            }
+            // Routes are not known either way.
+            ("rpfilter", "--loose" | "--validmark" | "--accept-local") => {}
+            ("recent", "--rcheck" | "--update" | "--remove") => {
+                let what = "who was here recently is not known";
+                self.matches.push(Match::unknown(what));
+            }
+            ("recent", "--name" | "--rsource" | "--rdest" | "--mask" | "--seconds") => {}
+            ("recent", "--hitcount" | "--reap" | "--rttl") => {}
+            ("set", "--match-set") => {
+                let set = values.first().unwrap_or(&"");
+                let what = format!("what is in the set `{set}` is not known");
+                self.matches.push(Match::unknown(what));
+            }
+            ("socket", "--nowildcard") => {
+                let any = listener::AT_ADDRESS | listener::ANYWHERE;
+                let found = (self.matches.iter_mut()).rfind(|m| m.is_about(Field::Listener));
+                found.into_iter().for_each(|found| found.test = socket(any));
+            }
+            ("socket", "--transparent") => {
+                let what = "whether the listener is transparent is not known";
+                self.matches.push(Match::unknown(what));
+            }
+            ("socket", "--restore-skmark") => self.marks = true,
+            _ => return false,
+        }
+        true
+    }
+
     /// The group condition before it holds for any of the socket's groups, and only one of them is known.
     fn any_group(&mut self) {
         self.matches
@@ -158,6 +204,10 @@ impl<'a> Reader<'a> {
     fn finish(self) -> Parsed {
         let mut statements: Vec<Statement> =
             self.matches.into_iter().map(Statement::When).collect();
+        if self.marks {
+            let what = "the mark of the socket is not known".to_owned();
+            statements.push(Statement::Do(Action::Unknown(what)));
+        }
         let actions = match self.target {
             None => vec![Action::Nothing],
             Some((name, goto)) => target::read(name, goto, &self.options, self.family),
@@ -167,6 +217,20 @@ impl<'a> Reader<'a> {
             statements,
             packets: self.packets,
         }
+    }
+}
+
+/// Whether the route to the sender leads back by the interface: on loopback it does.
+fn way_back() -> Test {
+    let loopback = interface(Field::InInterface, "lo");
+    let what = "which route leads back to the sender is not known".to_owned();
+    Test::Rows(vec![vec![loopback], vec![Test::Unknown(what)]])
+}
+
+const fn socket(any: u32) -> Test {
+    Test::Bits {
+        field: Field::Listener,
+        any,
     }
 }
 
