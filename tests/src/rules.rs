@@ -148,7 +148,7 @@ impl Mesh {
 fn builtin(set: &str, backend: Backend, family: Family) -> Result<&'static str> {
     if backend == Backend::Native {
         return template::native(set).with_context(|| {
-            format!("there is no rule set `{set}` of nft's own: use istio, or give the `text`")
+            format!("there is no rule set `{set}` of nft's own: use istio, istio-tproxy or ambient, or give the `text`")
         });
     }
     if backend == Backend::Route {

@@ -68,7 +68,12 @@ pub(crate) fn ambient() -> Injected {
 
 /// The rule set of that name in nft's own words, for both families.
 pub(crate) fn native(set: &str) -> Option<&'static str> {
-    (set == "istio").then_some(include_str!("../rules/istio-native.nft"))
+    Some(match set {
+        "istio" => include_str!("../rules/istio-native.nft"),
+        "istio-tproxy" => include_str!("../rules/istio-tproxy-native.nft"),
+        "ambient" => include_str!("../rules/ambient-native.nft"),
+        _ => return None,
+    })
 }
 
 /// The routes that the rule set of that name needs, for this family.
