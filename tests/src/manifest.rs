@@ -104,19 +104,9 @@ fn annotation<'a>(pod: &'a Pod, key: &str, default: &'a str) -> &'a str {
 fn istio(pod: &Pod) -> (Value, Value, Value, Option<Value>) {
     let own = |key: &str, default| annotation(pod, &format!("{ISTIO}{key}"), default).to_owned();
     let mode = annotation(pod, "sidecar.istio.io/interceptionMode", "REDIRECT");
-    let mut args = [
-        "istio-iptables",
-        "-p",
-        "15001",
-        "-z",
-        "15006",
-        "-u",
-        "1337",
-        "-m",
-        mode,
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    let ports = "istio-iptables -p 15001 -z 15006 -u 1337 -m";
+    let mut args: Vec<String> = ports.split(' ').map(str::to_owned).collect();
+    args.push(mode.to_owned());
     args.extend(["-i".to_owned(), own("includeOutboundIPRanges", "*")]);
     args.extend(["-x".to_owned(), own("excludeOutboundIPRanges", "")]);
     args.extend(["-b".to_owned(), own("includeInboundPorts", "*")]);

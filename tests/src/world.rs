@@ -356,14 +356,6 @@ impl World {
             let _ = writeln!(there, "link set v{index} master br0");
         }
         let _ = writeln!(there, "link set v{index} up");
-        for (number, network) in pod.spec.network.iter().enumerate() {
-            let (outer, inner) = (format!("v{index}n{number}"), &network.name);
-            let _ = writeln!(
-                there,
-                "link add {outer} type veth peer name {inner} netns {name}\n\
-                 link set {outer} addrgenmode none\nlink set {outer} master br1\nlink set {outer} up"
-            );
-        }
         let mut text =
             "link set lo up\nlink set eth0 addrgenmode none\nlink set eth0 up\n".to_owned();
         for address in &pod.addresses {
@@ -385,16 +377,8 @@ impl World {
             }
             let _ = writeln!(text, "route add default via {gateway}");
         }
+        networks(pod, index, &name, (&mut there, &mut text));
         batch(&node, &there)?;
-        for network in &pod.spec.network {
-            let inner = &network.name;
-            text.push_str(&format!(
-                "link set {inner} addrgenmode none\nlink set {inner} up\n"
-            ));
-            for address in &network.addresses {
-                text.push_str(&format!("addr add {address} dev {inner}\n"));
-            }
-        }
         let binds = matches!(pod.spec.mesh, Some(Mesh::Istio | Mesh::Kuma));
         if binds && pod.families.contains(&Family::Ipv6) {
             text.push_str("addr add ::6/128 dev lo nodad\n");
@@ -514,6 +498,25 @@ fn route_back(netns: &str, families: &[Family]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The commands for a pod's other interfaces, on the node's side and on its own.
+fn networks(pod: &Standing, index: usize, netns: &str, (there, here): (&mut String, &mut String)) {
+    for (number, network) in pod.spec.network.iter().enumerate() {
+        let (outer, inner) = (format!("v{index}n{number}"), &network.name);
+        let _ = writeln!(
+            there,
+            "link add {outer} type veth peer name {inner} netns {netns}\n\
+             link set {outer} addrgenmode none\nlink set {outer} master br1\nlink set {outer} up"
+        );
+        let _ = writeln!(
+            here,
+            "link set {inner} addrgenmode none\nlink set {inner} up"
+        );
+        for address in &network.addresses {
+            let _ = writeln!(here, "addr add {address} dev {inner}");
+        }
+    }
 }
 
 /// Several `ip` commands in one namespace, in one process.

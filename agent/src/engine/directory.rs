@@ -57,8 +57,8 @@ impl PodEntry {
 
     /// The interface that has this address.
     pub(super) fn interface(&self, ip: IpAddr) -> Option<&str> {
-        let on = self.interfaces.iter().find(|(own, _)| *own == ip);
-        on.map(|(_, name)| name.as_str())
+        let mut all = self.interfaces.iter();
+        all.find_map(|(own, name)| (*own == ip).then_some(name.as_str()))
     }
 }
 
@@ -136,12 +136,13 @@ impl Directory {
                 interfaces,
                 host,
             } => {
+                let (interfaces, bound) = (interfaces.into(), None);
                 let entry = NetnsEntry {
                     paths,
                     addresses,
-                    interfaces: interfaces.into(),
+                    interfaces,
                     host,
-                    bound: None,
+                    bound,
                 };
                 self.netns_changed(netns, entry);
             }
@@ -378,12 +379,8 @@ impl Directory {
         };
         let mut own = entry.pod.ips.clone();
         if let Some(netns) = entry.netns.and_then(|n| self.netns.get(&n)) {
-            own.extend(
-                netns
-                    .addresses
-                    .iter()
-                    .filter(|a| !entry.pod.ips.contains(a)),
-            );
+            let more = netns.addresses.iter();
+            own.extend(more.filter(|a| !entry.pod.ips.contains(a)));
         }
         own
     }

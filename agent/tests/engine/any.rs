@@ -127,7 +127,7 @@ fn any_change() -> impl Strategy<Value = Change> {
                 netns: NetnsId(1),
                 paths: vec![],
                 addresses: vec![],
-interfaces: vec![],
+                interfaces: vec![],
                 host: true
             },
             Change::NetnsGone(MESHED),
