@@ -235,7 +235,7 @@ fn table(rows: &[Row], measured: &Value) {
         );
     }
     if let (Some(edges), Some(idle)) = (number("/memory/edges"), number("/memory/idle_mib")) {
-        println!("memory: {edges:.0} edges on the board, {idle:.1} MiB before the traffic");
+        println!("memory: {edges:.0} edges, {idle:.1} MiB before the traffic");
     }
     if let (Some(p50), Some(max)) = (number("/detect/p50"), number("/detect/max")) {
         println!("time to detect: median {p50:.2} s, longest {max:.2} s");

@@ -69,13 +69,14 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
         }
     }
     thread::sleep(Duration::from_secs(5));
-    let page: Value =
-        serde_json::from_str(&agent.get("/v1/edges?limit=1")?).context("/v1/edges")?;
+    let page: Value = serde_json::from_str(&agent.get("/v1/coverage")?).context("/v1/coverage")?;
+    let mut tables = page["kernel"]["maps"].as_array().into_iter().flatten();
+    let edges = tables.find(|table| table[0] == "edges");
     let _ = agent.get("/metrics")?;
     let _ = agent.get("/v1/edges")?;
     let peak = status_kib(agent.pid(), "VmHWM:")?;
     Ok(json!({
-        "pods": pods, "edges": page["total"], "idle_mib": idle as f64 / 1024.0,
+        "pods": pods, "edges": edges.map(|table| table[1].clone()), "idle_mib": idle as f64 / 1024.0,
         "peak_mib": peak as f64 / 1024.0, "rss_mib": status_kib(agent.pid(), "VmRSS:")? as f64 / 1024.0,
     }))
 }
