@@ -68,6 +68,8 @@ pub(crate) fn tell_of_reset(key: &EdgeKey) {
 /// Tells.
 #[inline(always)]
 pub(crate) fn tell(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {
+    #[cfg(feature = "debug")]
+    note(kind, key.netns, detail.outcome, detail.errno);
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         lost(Counter::RingBuffer);
         return;
@@ -86,6 +88,20 @@ pub(crate) fn tell(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {
         key: *key,
     });
     entry.submit(0);
+}
+
+/// Logs what is told, whether or not there is room to tell it.
+#[cfg(feature = "debug")]
+#[inline(never)]
+fn note(kind: u32, netns: u32, outcome: u8, errno: u16) {
+    aya_log_ebpf::debug!(
+        (),
+        "event {} in namespace {}, outcome {}, errno {}",
+        kind,
+        netns,
+        outcome,
+        errno
+    );
 }
 
 /// Takes a token of a namespace's bucket. Not atomic: a race costs or grants a token.

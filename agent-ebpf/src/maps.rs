@@ -153,9 +153,18 @@ pub(crate) static LATE: Array<LateOffsets> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static TABLE_FAMILY: Array<u32> = Array::with_max_entries(1, 0);
 
+/// Logs that something is given up.
+#[cfg(feature = "debug")]
+#[inline(never)]
+fn note(counter: u32) {
+    aya_log_ebpf::debug!((), "given up: counter {}", counter);
+}
+
 /// Counts something given up.
 #[inline(always)]
 pub(crate) fn lost(counter: Counter) {
+    #[cfg(feature = "debug")]
+    note(counter as u32);
     if let Some(count) = COUNTERS.get_ptr_mut(counter as u32) {
         // SAFETY: a map value, 8-byte aligned.
         unsafe { crate::atomic::add64(count, 1) };

@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Build the scenario harness too
     #[arg(long)]
     tests: bool,
+    /// Let the probes log what they do, line by line (`SIDESTEP_LOG=debug`): for whoever changes them
+    #[arg(long, conflicts_with_all = ["release", "fixed", "tests"])]
+    probe_log: bool,
 }
 
 /// How the compiler optimises.
@@ -78,6 +81,9 @@ impl Program {
 
 /// Builds what was asked for and says where it is.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if options.probe_log {
+        return with_probe_log();
+    }
     let profile = if options.release {
         Profile::Release
     } else {
@@ -96,6 +102,26 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for path in programs(&wanted, profile, linkage)? {
         println!("{}", path.display());
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The agent and its probes with their log. The object has a place of its own: nobody should get it unasked.
+fn with_probe_log() -> Result<ExitCode> {
+    let built = executable(ebpf_cargo("build")?.args(["--release", "--features", "debug"]))?;
+    let object = paths::target().join("bpf").join("sidestep-log.bpf.o");
+    fs::copy(&built, &object).with_context(|| format!("cannot copy {}", built.display()))?;
+    let mut command = Command::new("cargo");
+    command
+        .args(["build", "--package", "sidestep", "--features", "debug-log"])
+        .arg("--target-dir")
+        .arg(paths::target().join("probe-log"))
+        .current_dir(paths::workspace())
+        .env(OBJECT_VARIABLE, &object);
+    process::run(&mut command)?;
+    println!(
+        "{}",
+        paths::target().join("probe-log/debug/sidestep").display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,6 +18,8 @@ mod btf;
 mod capability;
 mod clock;
 mod datagrams;
+#[cfg(feature = "debug-log")]
+mod debug_log;
 mod decode;
 mod drain;
 mod error;

@@ -64,6 +64,8 @@ pub struct Probes {
     malformed: u64,
     programs: Vec<ProgramStats>,
     sampling: Option<OwnedFd>,
+    #[cfg(feature = "debug-log")]
+    log: super::debug_log::ProbeLog,
 }
 
 impl std::fmt::Debug for Probes {
@@ -111,6 +113,8 @@ impl Probes {
             overflow: EdgeReader::new(ebpf.take_map("OVERFLOW"), "OVERFLOW")?,
             datagrams: Taker::new(ebpf.take_map("DATAGRAMS"), "DATAGRAMS", datagrams::ROOM)?,
             rewrites: Taker::new(ebpf.take_map("REWRITES"), "REWRITES", datagrams::REWRITES)?,
+            #[cfg(feature = "debug-log")]
+            log: super::debug_log::ProbeLog::of(&mut ebpf),
             sweeper: Sweeper::new(ebpf.map("AWAIT_STATES"), ebpf.map("AWAIT_SLOTS"))?,
             ebpf,
             capabilities,
@@ -177,6 +181,8 @@ impl Probes {
     /// # Errors
     /// [`ProbeError::System`] if the edge map cannot be read.
     pub fn drain(&mut self) -> Result<Vec<EdgeDelta>, ProbeError> {
+        #[cfg(feature = "debug-log")]
+        self.log.flush();
         let mut deltas = Vec::new();
         self.edges.drain(&mut deltas)?;
         self.overflow.drain(&mut deltas)?;
