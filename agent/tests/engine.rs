@@ -46,5 +46,7 @@ mod spec;
 mod status;
 #[path = "engine/stuck.rs"]
 mod stuck;
+#[path = "engine/tables.rs"]
+mod tables;
 #[path = "engine/throttled.rs"]
 mod throttled;

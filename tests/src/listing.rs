@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::load::{self, Loaded};
-use crate::spec::Requirement;
+use crate::spec::{Requirement, Scenario};
 use crate::suite::tagged;
 
 /// Names and descriptions, or the table of findings.
@@ -40,15 +40,27 @@ pub(crate) fn list(options: &Options) -> Result<ExitCode> {
         for loaded in &all {
             let scenario = &loaded.scenario;
             println!(
-                "{:<44} {}  [{}]",
+                "{:<44} {}  [{}]{}",
                 loaded.id,
                 scenario.description,
-                scenario.tags.join(" ")
+                scenario.tags.join(" "),
+                requires(scenario)
             );
         }
     }
     println!("{} scenarios", all.len());
     Ok(ExitCode::SUCCESS)
+}
+
+/// What it needs, if it cannot run everywhere.
+fn requires(scenario: &Scenario) -> String {
+    let all = scenario.requires.iter().map(ToString::to_string);
+    let all: Vec<String> = all.collect();
+    if all.is_empty() {
+        String::new()
+    } else {
+        format!("  needs {}", all.join(", "))
+    }
 }
 
 /// What proves one finding.
@@ -65,7 +77,8 @@ fn by_finding(all: &[&Loaded]) {
     let mut proofs: BTreeMap<&str, Proof<'_>> = BTreeMap::new();
     for loaded in all {
         let scenario = &loaded.scenario;
-        let anywhere = !scenario.requires.contains(&Requirement::Kprobes);
+        let narrow = [Requirement::Kprobes, Requirement::Vm];
+        let anywhere = !narrow.iter().any(|r| scenario.requires.contains(r));
         for expect in &scenario.expect {
             let proof = proofs.entry(&expect.code).or_default();
             proof.runs += 1;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
-use crate::spec::{Action, Backend, Connect, Family, Matrix, Pod, Scenario};
+use crate::spec::{Action, Backend, Connect, Family, Matrix, Pod, Requirement, Scenario};
 
 const MORE: &str = "docs/scenarios.md lists every key";
 
@@ -133,6 +133,10 @@ fn one(
 }
 
 fn validate(scenario: &Scenario) -> Result<()> {
+    ensure!(
+        scenario.machine.sysctl.is_empty() || scenario.requires.contains(&Requirement::Vm),
+        "`machine` changes the whole machine: write `requires = [\"vm\"]`"
+    );
     ensure!(
         !scenario.name.is_empty(),
         "`name` is empty: use the file's name without .toml"

@@ -18,6 +18,7 @@ mod hook;
 mod judge;
 mod listing;
 mod load;
+mod machine;
 mod manifest;
 mod place;
 mod process;

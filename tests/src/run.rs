@@ -20,6 +20,7 @@ use crate::agent::{Agent, Recipe};
 use crate::cgroup;
 use crate::judge::{Seen, codes, fact, judge};
 use crate::load::Loaded;
+use crate::machine;
 use crate::spec::{AgentStart, Requirement, Scenario};
 use crate::world::{self, Net, World};
 
@@ -140,6 +141,9 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
             Requirement::Cpu if cgroup::cpu_root().is_none() => Some(Skip::NotHere(
                 "no cgroup hierarchy limits CPU time here".to_owned(),
             )),
+            Requirement::Vm if !machine::is_ours() => Some(Skip::NotHere(
+                "it changes what belongs to the whole machine: run it with --kernel".to_owned(),
+            )),
             _ => None,
         })
 }
@@ -176,6 +180,7 @@ fn play(
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<()> {
+    let _changed = machine::change(&scenario.machine)?;
     let shared = setting.shared.as_ref();
     let manifests = shared.map(|shared| shared.manifests.as_path());
     let mut world = World::new(id, dir, manifests, setting.keep)?;

@@ -15,6 +15,7 @@ use clap::Args;
 
 use crate::agent::{self, Agent, Recipe};
 use crate::load::{self, Loaded};
+use crate::machine;
 use crate::reap::{HUB, Session};
 use crate::run::{self, Report, Setting, Shared, Skip};
 use crate::world::World;
@@ -91,26 +92,34 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
+    let play = |index: usize, loaded| {
+        if session.stop.load(Ordering::Relaxed) || started.elapsed().as_secs() > options.limit {
+            count(&sums.not_run);
+            return;
+        }
+        let report = one(&setting, loaded, &session, index);
+        let passed = report.as_ref().map_or(true, |report| report.pass);
+        sums.add(options, loaded, &report);
+        if !passed && let Ok(mut failed) = failed.lock() {
+            failed.push(loaded);
+        }
+    };
+    let (alone, beside): (Vec<_>, Vec<_>) = selected
+        .iter()
+        .enumerate()
+        .partition(|(_, loaded)| machine::is_alone(&loaded.scenario));
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, 32).min(selected.len()) {
+        for _ in 0..options.jobs.clamp(1, 32).min(beside.len()) {
             scope.spawn(|| {
-                while let Some((index, loaded)) = take(&next, &selected) {
-                    if session.stop.load(Ordering::Relaxed)
-                        || started.elapsed().as_secs() > options.limit
-                    {
-                        sums.not_run.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    }
-                    let report = one(&setting, loaded, &session, index);
-                    let passed = report.as_ref().map_or(true, |report| report.pass);
-                    sums.add(options, loaded, &report);
-                    if !passed && let Ok(mut failed) = failed.lock() {
-                        failed.push(loaded);
-                    }
+                while let Some((index, loaded)) = take(&next, &beside) {
+                    play(index, loaded);
                 }
             });
         }
     });
+    alone
+        .into_iter()
+        .for_each(|(index, loaded)| play(index, loaded));
     let failed = failed.into_inner().unwrap_or_default();
     if options.again > 0 && failed.len() <= options.again {
         for (index, loaded) in failed.iter().enumerate() {
@@ -140,9 +149,8 @@ fn share(setting: &mut Setting, session: &Session) -> Result<Option<World>> {
     Ok(Some(hub))
 }
 
-fn take<'a>(next: &AtomicUsize, selected: &'a [Loaded]) -> Option<(usize, &'a Loaded)> {
-    let index = next.fetch_add(1, Ordering::Relaxed);
-    selected.get(index).map(|loaded| (index, loaded))
+fn take<'a>(next: &AtomicUsize, all: &[(usize, &'a Loaded)]) -> Option<(usize, &'a Loaded)> {
+    all.get(next.fetch_add(1, Ordering::Relaxed)).copied()
 }
 
 fn one(

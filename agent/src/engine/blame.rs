@@ -71,6 +71,7 @@ impl Engine {
             diagnose::no_port(self.now, pod, key, &sample, &mut self.findings);
         } else if lost.is_silent() {
             self.known.rulebook.ask(self.now, key.owner.netns);
+            self.known.tables.ask(self.now, key.owner.netns);
             // Its end after SYNs were sent again was told by those.
             if lost.outcome.is_none() || lost.resent == 0 {
                 let sign = Sign {

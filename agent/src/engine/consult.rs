@@ -32,8 +32,10 @@ impl Engine {
 
     /// What is to be read although nothing changed. Each is told once.
     pub fn next_inquiry(&mut self) -> Option<Inquiry> {
-        let passage = || self.known.passages.next_wanted().map(Inquiry::Passage);
-        self.known.throttles.next_wanted().or_else(passage)
+        let known = &mut self.known;
+        let passage = || known.passages.next_wanted().map(Inquiry::Passage);
+        let wanted = known.throttles.next_wanted().or_else(passage);
+        wanted.or_else(|| known.tables.next_wanted())
     }
 
     /// Rules were read: who waited for them is looked at again.

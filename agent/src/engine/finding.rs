@@ -85,6 +85,7 @@ codes! {
     SidecarNotReady = "sidecar-not-ready", Critical;
     InitFailed = "init-failed", Critical;
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
+    FailConntrackFull = "fail-conntrack-full", Critical;
     FailEphemeralPorts = "fail-ephemeral-ports", Critical;
     AgentDegraded = "agent-degraded", Warning;
     AgentOverload = "agent-overload", Warning;

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Finding, RulesReading};
 use crate::model::{
-    AgentStats, CgroupId, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue, NetnsId,
-    PacketEnds, Passage, Pod, PodKey, Rewrite, Signal, Stream,
+    AgentStats, CgroupId, Conntrack, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue,
+    NetnsId, PacketEnds, Passage, Pod, PodKey, Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -88,6 +88,16 @@ pub enum Input {
         /// Its limit and that of its pod, as far as there are any.
         limits: Vec<CpuLimit>,
     },
+    /// Connection tracking tables that were asked about; absent where nothing is tracked, or it
+    /// cannot be read.
+    Conntrack {
+        /// The namespace.
+        netns: NetnsId,
+        /// Its table.
+        own: Option<Conntrack>,
+        /// The node's table.
+        node: Option<Conntrack>,
+    },
     /// The rules of a namespace as they are now; sent when they are not what was sent before,
     /// and to whoever asked.
     Rules(Box<RulesReading>),
@@ -106,6 +116,8 @@ pub enum Inquiry {
     Cpu(CgroupId),
     /// Answered by [`Input::Passage`].
     Passage(PacketEnds),
+    /// Answered by [`Input::Conntrack`].
+    Conntrack(NetnsId),
 }
 
 /// A change of who is who.

@@ -22,6 +22,7 @@ impl Engine {
             Change::NetnsGone(netns) => {
                 self.known.sockets.gone(*netns);
                 self.known.streams.gone(*netns);
+                self.known.tables.gone(*netns);
                 self.known.rulebook.gone(*netns);
                 self.known.passages.gone(*netns);
             }

@@ -52,6 +52,10 @@ impl<R: Run> Runs<R> {
         self.by.get_mut(&to)
     }
 
+    pub(super) fn each(&mut self, change: impl FnMut(&mut R)) {
+        self.by.values_mut().for_each(change);
+    }
+
     pub(super) fn remove(&mut self, to: SocketAddr) {
         self.by.remove(&to);
     }

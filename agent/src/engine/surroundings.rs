@@ -17,6 +17,7 @@ use super::{
     rulebook::Rulebook,
     sockets::Sockets,
     streams::Streams,
+    tables::Tables,
     throttle::Throttles,
     watch::{Refuser, Watch},
 };
@@ -44,6 +45,7 @@ pub(super) struct Known {
     pub(super) sockets: Sockets,
     pub(super) streams: Streams,
     pub(super) throttles: Throttles,
+    pub(super) tables: Tables,
     pub(super) rulebook: Rulebook,
     pub(super) passages: Passages,
     pub(super) watches: BTreeMap<PodId, Watch>,
@@ -99,11 +101,24 @@ impl<'a> Surroundings<'a> {
         if case.code == Code::StuckUpstreamReset && self.is_refused_behind(pod, case) {
             return None;
         }
-        let at = diagnose::ripe(case, self.scene(pod).as_ref())?;
+        let ripe = diagnose::ripe(case, self.scene(pod).as_ref())?;
+        let at = ripe.max(self.tables_told(pod, case));
         if case.code == Code::StuckUpstreamTimeout {
             return Some(at.max(self.node_said(pod, case)));
         }
         Some(at)
+    }
+
+    /// When what does not answer may be told: a table that is being read may be why.
+    fn tables_told(&self, pod: PodId, case: &Case) -> Time {
+        let unanswered = matches!(
+            case.code,
+            Code::StuckUpstreamTimeout | Code::StuckControlPlane
+        );
+        let netns = self.known.directory.pod(pod).and_then(|entry| entry.netns);
+        let netns = netns.filter(|_| unanswered);
+        let waits = netns.and_then(|netns| self.known.tables.waits(netns, case.first));
+        waits.unwrap_or(case.first)
     }
 
     /// When the rules of the node have said what they have to say to this case: read since it

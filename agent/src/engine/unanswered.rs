@@ -110,6 +110,11 @@ impl Unanswered {
         }
     }
 
+    /// What explained some of them is no more.
+    pub(super) fn explain_anew(&mut self) {
+        self.by.each(|hang| hang.explained = false);
+    }
+
     /// This destination answered.
     pub(super) fn answered(&mut self, to: SocketAddr) {
         self.by.remove(to);

@@ -6,6 +6,7 @@
 //! recording replay bit for bit.
 
 mod cluster;
+mod conntrack;
 mod coverage;
 mod cpu;
 mod net;
@@ -16,6 +17,7 @@ mod stream;
 mod time;
 
 pub use cluster::{ClusterStats, WatchStats};
+pub use conntrack::Conntrack;
 pub use coverage::{AgentStats, Coverage, Loss, ProgramStats, RulesStats, SignalCoverage};
 pub use cpu::{CpuLevel, CpuLimit};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};

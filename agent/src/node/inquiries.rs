@@ -7,8 +7,11 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{cpu, passage, scanner::Scanner};
-use crate::engine::{Input, Inquiry};
+use super::{conntrack, cpu, enter, passage, scanner::Scanner};
+use crate::{
+    engine::{Input, Inquiry},
+    model::NetnsId,
+};
 
 /// Inquiries that wait for their answers.
 #[derive(Debug, Default)]
@@ -26,12 +29,32 @@ impl Inquiries {
     pub(super) fn answers(&self, scanner: &Scanner) -> Vec<Input> {
         let waiting = self.0.lock();
         let waiting = mem::take(&mut *waiting.unwrap_or_else(PoisonError::into_inner));
+        let places = scanner.places_and_node();
         let answer = |inquiry| match inquiry {
+            Inquiry::Conntrack(netns) => {
+                let asked = |id: NetnsId| id == netns || Some(id) == scanner.node();
+                let both = places.iter().filter(|(id, _)| asked(*id));
+                let both: Vec<_> = both.cloned().collect();
+                let look = |_| Ok(conntrack::table());
+                let found = enter::visit(&both, look).into_iter();
+                let found: Vec<_> = found
+                    .map(|(id, table)| (id, table.ok().flatten()))
+                    .collect();
+                let of = |own: bool| {
+                    let mut found = found.iter().filter(|(id, _)| (*id == netns) == own);
+                    found.next().and_then(|(_, table)| *table)
+                };
+                Input::Conntrack {
+                    netns,
+                    own: of(true),
+                    node: of(false),
+                }
+            }
             Inquiry::Cpu(cgroup) => Input::Cpu {
                 cgroup,
                 limits: cpu::limits(&scanner.limited(cgroup)),
             },
-            Inquiry::Passage(ends) => Input::Passage(passage::of(ends, &scanner.places_and_node())),
+            Inquiry::Passage(ends) => Input::Passage(passage::of(ends, &places)),
         };
         waiting.into_iter().map(answer).collect()
     }

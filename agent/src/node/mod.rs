@@ -10,6 +10,7 @@
 
 mod addresses;
 mod cgroup_name;
+mod conntrack;
 mod cpu;
 mod diag;
 mod enter;

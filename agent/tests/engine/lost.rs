@@ -37,6 +37,13 @@ fn upstream() -> EdgeKey {
     out(PROXY, PROXY_UID, TO, Arrival::Nowhere)
 }
 
+/// Nothing is tracked there: the answer to whoever asks about connection tracking tables.
+pub(crate) const UNTRACKED: Input = Input::Conntrack {
+    netns: MESHED,
+    own: None,
+    node: None,
+};
+
 fn timed_out(n: u64) -> Counts {
     Counts {
         timed_out: n,
@@ -58,6 +65,7 @@ fn an_upstream_that_does_not_answer_is_told_while_it_is_waited_for() {
     assert_eq!(node.open(), []);
     // The rules, read again: nothing in them.
     node.give(live_rules::whole(WHOLE));
+    node.give(UNTRACKED);
     node.signal(stalled(upstream(), 2));
     let finding = node.only(Code::StuckUpstreamTimeout);
     let facts = facts(&finding);
@@ -223,6 +231,7 @@ fn a_rule_of_the_destination_on_this_node_is_named() {
     node.signal(stalled(upstream(), 1));
     node.give(live_rules::whole(WHOLE));
     node.pass(1.5);
+    node.give(UNTRACKED);
     node.signal(stalled(upstream(), 2));
     assert_eq!(
         node.open(),

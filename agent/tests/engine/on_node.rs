@@ -230,6 +230,7 @@ fn who_passes_nobody_waits_for_nothing() {
         to: ip("10.9.0.1"),
         through: None,
     }));
+    node.give(crate::lost::UNTRACKED);
     node.signal(stalled(2));
     assert_eq!(rules_wanted(&mut node), []);
     assert_eq!(node.open(), [Code::StuckUpstreamTimeout]);

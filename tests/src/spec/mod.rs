@@ -7,6 +7,7 @@
 //!
 //! This module must never touch the machine: it is the vocabulary, the other modules build it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -62,6 +63,9 @@ pub(crate) struct Scenario {
     /// What is special about the node.
     #[serde(default)]
     pub(crate) node: Node,
+    /// What is changed on the whole machine while it runs; only with `requires = ["vm"]`.
+    #[serde(default)]
+    pub(crate) machine: Machine,
     /// The pods.
     pub(crate) pod: Vec<Pod>,
     /// What happens, in order.
@@ -98,6 +102,15 @@ fn default_silence() -> f64 {
     2.0
 }
 
+/// Settings of the whole machine.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Machine {
+    /// `net.netfilter.nf_conntrack_max = "100"`.
+    #[serde(default)]
+    pub(crate) sysctl: BTreeMap<String, String>,
+}
+
 /// Something not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -110,6 +123,8 @@ pub(crate) enum Requirement {
     Envoy,
     /// A cgroup hierarchy that limits CPU time.
     Cpu,
+    /// A machine of its own: the scenario changes what belongs to the whole machine.
+    Vm,
 }
 
 /// Values to run the scenario with, one run per combination.
@@ -158,6 +173,18 @@ impl Family {
         } else {
             Self::Ipv6
         }
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kprobes => "kprobes",
+            Self::Registers => "registers",
+            Self::Envoy => "envoy",
+            Self::Cpu => "cpu",
+            Self::Vm => "vm",
+        })
     }
 }
 

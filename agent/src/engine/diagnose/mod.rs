@@ -20,6 +20,7 @@ mod ripe;
 mod spec;
 mod status;
 mod stuck;
+mod tables;
 mod text;
 mod throttle;
 
@@ -37,6 +38,7 @@ pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use status::nobody;
 pub(super) use stuck::{Queues, queue, refused_capture, signal_sample, signalled_refusal};
+pub(super) use tables::full;
 pub(super) use text::render;
 
 use super::{

@@ -63,6 +63,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             proxy(scene)
         ),
         Code::StuckControlPlane => super::control::remedy(case, &proxy(scene)),
+        Code::FailConntrackFull => super::tables::remedy(case),
         Code::SidecarThrottled => super::throttle::remedy(case, &proxy(scene)),
         Code::StuckAcceptQueue
         | Code::StuckUnread

@@ -26,7 +26,9 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
     let Some(scene) = scene else {
         return match case.code {
             // These happen to pods in no mesh as well.
-            Code::FailNetfilterDrop | Code::FailEphemeralPorts => Some(case.first),
+            Code::FailNetfilterDrop | Code::FailEphemeralPorts | Code::FailConntrackFull => {
+                Some(case.first)
+            }
             _ => about_agent(case),
         };
     };
@@ -47,6 +49,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         Code::BypassExcluded
         | Code::StuckUpstreamRefused
         | Code::FailEphemeralPorts
+        | Code::FailConntrackFull
         | Code::FailNetfilterDrop => Some(case.first),
         Code::StuckControlPlane => super::control::ripe(case, scene),
         Code::StuckUpstreamReset => super::lost::ripe_reset(case, scene),

@@ -107,6 +107,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
         }
         Code::StuckControlPlane => super::control::summary(case, &pod, &to),
+        Code::FailConntrackFull => super::tables::summary(case, &pod),
         Code::SidecarThrottled => super::throttle::summary(case, &pod),
         Code::StuckAcceptQueue
         | Code::StuckUnread
@@ -323,6 +324,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::StuckUpstreamTimeout
         | Code::StuckUpstreamReset
         | Code::FailEphemeralPorts
+        | Code::FailConntrackFull
         | Code::StuckAppRefused
         | Code::FailNetfilterDrop
         | Code::StuckUnread
