@@ -243,3 +243,30 @@ fn a_pod_that_is_answered_never_has_the_node_read() {
     node.pass(30.0);
     assert_eq!(wanted(&mut node), []);
 }
+
+#[test]
+fn ten_thousand_rules_of_services_are_followed_to_the_policy() {
+    use std::fmt::Write as _;
+    let mut text = "*nat\n:PREROUTING ACCEPT [0:0]\n:KUBE-SERVICES - [0:0]\n".to_owned();
+    for n in 0..5_000 {
+        writeln!(text, ":KUBE-SVC-{n} - [0:0]").unwrap();
+    }
+    text.push_str("-A PREROUTING -j KUBE-SERVICES\n");
+    for n in 0..5_000 {
+        let (a, b) = (n / 250, n % 250 + 1);
+        writeln!(text, "-A KUBE-SERVICES -d 10.96.{a}.{b}/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-{n}\n-A KUBE-SVC-{n} -p tcp -j DNAT --to-destination 10.244.{a}.{b}:8443").unwrap();
+    }
+    text.push_str("COMMIT\n*filter\n:FORWARD DROP [0:0]\nCOMMIT\n");
+    let mut node = silent();
+    node.give(passage(by("eth0")));
+    let began = std::time::Instant::now();
+    let read = rules(Backend::Nft, &text);
+    let parsed = began.elapsed();
+    node.give(read);
+    println!(
+        "{} bytes: parsed in {parsed:?}, followed in {:?}",
+        text.len(),
+        began.elapsed() - parsed
+    );
+    node.only(Code::FailNetfilterDrop);
+}

@@ -74,7 +74,7 @@ pub(super) fn of(source: RulesSource, read: &RulesRead, limits: Limits) -> Optio
                 "iptables"
             };
             format!(
-                "a pod has rules that only {program} can read, and the agent has no {program}: they are not seen. \
+                "a pod or the node has rules that only {program} can read, and the agent has no {program}: they are not seen. \
                  Install the package {package} where the agent runs, or name the program with --{program}"
             )
         }
@@ -84,15 +84,15 @@ pub(super) fn of(source: RulesSource, read: &RulesRead, limits: Limits) -> Optio
                 .to_owned()
         }
         RulesRead::TimedOut => format!(
-            "{program} did not end within {} s in a pod's namespace: its rules are not seen",
+            "{program} did not end within {} s in a network namespace: its rules are not seen",
             limits.time.as_secs_f32()
         ),
         RulesRead::TooBig => format!(
-            "{program} printed more than {} MiB of rules in a pod's namespace: none of them are used",
+            "{program} printed more than {} MiB of rules in a network namespace: none of them are used",
             limits.bytes >> 20
         ),
         RulesRead::Failed(why) => {
-            format!("rules of a pod cannot be read: {why}")
+            format!("rules of a namespace cannot be read: {why}")
         }
     })
 }
