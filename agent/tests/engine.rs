@@ -32,6 +32,8 @@ mod live_rules;
 mod lost;
 #[path = "engine/on_node.rs"]
 mod on_node;
+#[path = "engine/ports.rs"]
+mod ports;
 #[path = "engine/replay.rs"]
 mod replay;
 #[path = "engine/reused.rs"]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Conntrack, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue,
-    NetnsId, PacketEnds, Passage, Pod, PodKey, Rewrite, Signal, Stream,
+    NetnsId, PacketEnds, Passage, Pod, PodKey, PortUse, Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -97,6 +97,13 @@ pub enum Input {
         own: Option<Conntrack>,
         /// The node's table.
         node: Option<Conntrack>,
+    },
+    /// Source ports of a namespace of which most are in use, and once more when they are not.
+    Ports {
+        /// The namespace.
+        netns: NetnsId,
+        /// By address dialled from and destination, those with the fewest left first.
+        uses: Vec<PortUse>,
     },
     /// The rules of a namespace as they are now; sent when they are not what was sent before,
     /// and to whoever asked.

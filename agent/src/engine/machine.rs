@@ -84,6 +84,7 @@ impl Engine {
             } => self.streams(netns, streams, left),
             Input::Cpu { cgroup, limits } => self.known.throttles.read(self.now, cgroup, limits),
             Input::Conntrack { netns, own, node } => self.tables(netns, [own, node]),
+            Input::Ports { netns, uses } => self.ports(netns, &uses),
             Input::Rules(reading) => self.rules(*reading),
             Input::Passage(passage) => self.passage(passage),
             Input::Coverage(coverage) => self.coverage(coverage),

@@ -4,7 +4,7 @@ use super::{
     Code, Stage, diagnose, directory::PodId, findings::Case, hang, machine::Engine,
     surroundings::Surroundings, throttle::Cpu,
 };
-use crate::model::{ListenerQueue, NetnsId, Stream};
+use crate::model::{ListenerQueue, NetnsId, PortUse, Stream};
 
 impl Engine {
     pub(super) fn queues(
@@ -68,6 +68,16 @@ impl Engine {
             self.known.throttles.ask(self.now, cgroup);
         }
         self.known.throttles.of(self.now, cgroup)
+    }
+
+    /// Source ports that are about to run out, or no longer are.
+    pub(super) fn ports(&mut self, netns: NetnsId, uses: &[PortUse]) {
+        let Some(pod) = self.known.directory.pod_of(netns) else {
+            return;
+        };
+        let surroundings = Surroundings::of(&self.known);
+        let render = |case: &Case| surroundings.render(case);
+        diagnose::ports(self.now, pod, uses, &mut self.findings, &render);
     }
 
     pub(super) fn streams(&mut self, netns: NetnsId, streams: Vec<Stream>, left: u64) {

@@ -12,6 +12,7 @@ mod cpu;
 mod net;
 mod passage;
 mod pod;
+mod ports;
 mod signal;
 mod stream;
 mod time;
@@ -23,6 +24,7 @@ pub use cpu::{CpuLevel, CpuLimit};
 pub use net::{CgroupId, Direction, Family, NO_ID, NetnsId, Owner};
 pub use passage::{Leaves, PacketEnds, Passage, Through};
 pub use pod::{Container, ContainerKind, ContainerStatus, Ended, Pod, PodKey, Workload};
+pub use ports::PortUse;
 pub use signal::{
     Arrival, Counts, Datagrams, EdgeDelta, EdgeKey, HISTOGRAM_BUCKETS, Histogram, Listener,
     ListenerQueue, Outcome, Process, Rewrite, RulesBackend, Signal,

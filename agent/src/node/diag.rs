@@ -27,8 +27,11 @@ pub(super) mod state {
     pub(in super::super) const SYN_SENT: u8 = 2;
     pub(in super::super) const FIN_WAIT1: u8 = 4;
     pub(in super::super) const FIN_WAIT2: u8 = 5;
+    pub(in super::super) const TIME_WAIT: u8 = 6;
     pub(in super::super) const CLOSE_WAIT: u8 = 8;
+    pub(in super::super) const LAST_ACK: u8 = 9;
     pub(in super::super) const LISTEN: u8 = 10;
+    pub(in super::super) const CLOSING: u8 = 11;
 }
 
 /// `INET_DIAG_INFO`: `struct tcp_info`.

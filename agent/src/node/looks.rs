@@ -5,12 +5,19 @@
 //! asks, and on a large or busy node a walk takes milliseconds. So what a walk took decides how many
 //! there are, and the agent's own time does not grow with the node's connections.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
-    enter, queues,
+    enter,
+    ports::Ports,
+    queues,
     sampling::Sampling,
     streams,
     turns::{Pace, Turns},
@@ -33,6 +40,7 @@ pub(super) struct Looks {
     sampling: Sampling,
     turns: Turns,
     pace: Pace,
+    ports: Ports,
     trouble: Option<String>,
 }
 
@@ -79,6 +87,7 @@ impl Looks {
         });
         let mut trouble = None;
         let mut news = Vec::new();
+        let mut many = BTreeSet::new();
         for (netns, found) in found {
             let visit = found.unwrap_or_else(|error| Visit {
                 queues: queues.contains(&netns).then_some(Err(error)),
@@ -94,6 +103,7 @@ impl Looks {
             }
             if let Some(look) = visit.streams {
                 self.pace.took(visit.took);
+                many.extend(look.many.then_some(netns));
                 news.extend(self.streams(netns, look));
             }
         }
@@ -104,6 +114,8 @@ impl Looks {
                 trouble,
             }));
         }
+        let crowded = visits.into_iter().filter(|(netns, _)| many.contains(netns));
+        news.extend(self.ports.look(Instant::now(), crowded.collect()));
         news
     }
 

@@ -23,6 +23,7 @@ mod netns;
 mod notice;
 mod options;
 mod passage;
+mod ports;
 mod queues;
 mod refused;
 mod rtnl;

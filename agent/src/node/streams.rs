@@ -7,7 +7,10 @@
 
 use std::{io, net::SocketAddr};
 
-use super::diag::{self, Record, state};
+use super::{
+    diag::{self, Record, state},
+    ports,
+};
 use crate::model::{Stream, StreamState};
 
 /// Most sockets told of one namespace.
@@ -26,6 +29,8 @@ pub(super) struct Look {
     pub(super) streams: Vec<Stream>,
     /// Sockets there are besides.
     pub(super) left: u64,
+    /// There are so many that source ports may run out.
+    pub(super) many: bool,
 }
 
 /// TCP sockets with a peer of the calling thread's network namespace.
@@ -68,6 +73,7 @@ pub(super) fn connected() -> io::Result<Look> {
         waits,
         streams: waiting,
         left,
+        many: ports::has_many(read),
     })
 }
 

@@ -17,7 +17,7 @@ use crate::{
         resets::Run,
         unanswered::Hang,
     },
-    model::{EdgeKey, Outcome, Time},
+    model::{Outcome, Time},
     rules::{Hook, Outcome as Ruled, Step},
 };
 
@@ -162,21 +162,6 @@ pub(in crate::engine) fn upstream_resets(
     );
 }
 
-/// connect(2) found no free source port.
-pub(in crate::engine) fn no_port(
-    at: Time,
-    pod: PodId,
-    key: &EdgeKey,
-    sample: &Sample,
-    findings: &mut Findings,
-) {
-    let case = findings.note(at, Some(pod), Code::FailEphemeralPorts);
-    case.add(sample);
-    case.witnesses
-        .insert("connect(2) found no free source port");
-    case.state(at, "from", key.local.to_string());
-}
-
 /// A hang as evidence; connections are counted when they end.
 pub(in crate::engine) fn hang_sample(hang: &Hang) -> Sample {
     Sample {
@@ -264,9 +249,6 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
                 ),
             }
         }
-        Code::FailEphemeralPorts => {
-            format!("{pod} has no free source port left for {to}: connect(2) fails at once")
-        }
         Code::StuckUpstreamReset => {
             format!("{to} resets the connections of the proxy of {pod} before it answers")
         }
@@ -291,11 +273,6 @@ pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
         );
     }
     let to = to.map_or_else(String::new, |to| to.to_string());
-    if case.code == Code::FailEphemeralPorts {
-        return format!(
-            "Let connections to {to} be reused (keep-alive, pooling), or close fewer of them: whoever closes first keeps the port in TIME_WAIT for a minute. Widen net.ipv4.ip_local_port_range in the pod (a sysctl of its securityContext) for time. If the address dialed from is the proxy's own for inbound connections, capture inbound by TPROXY: then the peer's address is kept."
-        );
-    }
     if case.code == Code::StuckUpstreamReset {
         return format!(
             "The proxy and {to} do not speak the same protocol: check mTLS on both sides (PeerAuthentication, DestinationRule, a sidecar that is missing there), the port's name or appProtocol, and the destination's log. A middlebox that answers in its name resets too."

@@ -14,6 +14,7 @@ mod datagram;
 mod hang;
 mod hang_text;
 mod lost;
+mod ports;
 mod remedy;
 mod rewrite;
 mod ripe;
@@ -30,9 +31,8 @@ pub(super) use agent::{attributed, coverage, overload, unattributed};
 pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
 pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
 pub(super) use hang::hangs;
-pub(super) use lost::{
-    Place, Stop, hang_sample, no_port, stopped, upstream_hangs, upstream_resets,
-};
+pub(super) use lost::{Place, Stop, hang_sample, stopped, upstream_hangs, upstream_resets};
+pub(super) use ports::{no_port, ports};
 pub(super) use rewrite::{Rewritten, rewritten};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};

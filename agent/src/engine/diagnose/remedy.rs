@@ -63,6 +63,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
             proxy(scene)
         ),
         Code::StuckControlPlane => super::control::remedy(case, &proxy(scene)),
+        Code::FailEphemeralPorts => super::ports::remedy(top.first().map(|(to, _)| *to)),
         Code::FailConntrackFull => super::tables::remedy(case),
         Code::SidecarThrottled => super::throttle::remedy(case, &proxy(scene)),
         Code::StuckAcceptQueue
@@ -80,8 +81,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         Code::StuckAppRefused => app_refused(case, port),
         Code::StuckUpstreamTimeout
         | Code::StuckUpstreamReset
-        | Code::FailNetfilterDrop
-        | Code::FailEphemeralPorts => {
+        | Code::FailNetfilterDrop => {
             super::lost::remedy(case, top.first().map(|(to, _)| *to))
         }
         Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),

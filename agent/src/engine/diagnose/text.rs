@@ -27,7 +27,7 @@ pub(in crate::engine) fn render(
     }
     Finding {
         code: case.code,
-        severity: case.code.severity(),
+        severity: super::ports::severity(case),
         confidence: case.confidence(),
         pod: entry.map(|e| e.pod.key.clone()),
         workload: entry.and_then(|e| e.pod.workload.clone()),
@@ -107,6 +107,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
             format!("the proxy of {pod} listens but accepts nothing: {n} waiting")
         }
         Code::StuckControlPlane => super::control::summary(case, &pod, &to),
+        Code::FailEphemeralPorts => super::ports::summary(case, &pod, &to),
         Code::FailConntrackFull => super::tables::summary(case, &pod),
         Code::SidecarThrottled => super::throttle::summary(case, &pod),
         Code::StuckAcceptQueue
@@ -119,10 +120,9 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         }
         Code::StuckUpstreamRefused => format!("{to} refuses the proxy of {pod}"),
         Code::StuckAppRefused => format!("the proxy of {pod} is refused by its own app at {to}"),
-        Code::StuckUpstreamTimeout
-        | Code::StuckUpstreamReset
-        | Code::FailNetfilterDrop
-        | Code::FailEphemeralPorts => super::lost::summary(case, &pod, &n, &to),
+        Code::StuckUpstreamTimeout | Code::StuckUpstreamReset | Code::FailNetfilterDrop => {
+            super::lost::summary(case, &pod, &n, &to)
+        }
         Code::AgentDegraded | Code::AgentOverload | Code::AgentUnattributed => {
             super::agent::summary(case)
         }
