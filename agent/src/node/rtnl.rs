@@ -10,32 +10,22 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Message,
+    link::{LinkAttribute, LinkInfo, LinkMessage},
+    nsid::{NsidAttribute, NsidMessage},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia},
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// `RTM_GETLINK`, `RTM_GETROUTE`, `RTM_GETNSID`.
-const GET_LINK: u16 = 18;
-const GET_ROUTE: u16 = 26;
-const GET_NSID: u16 = 90;
-/// `NLM_F_REQUEST`, `NLMSG_ERROR`.
-const REQUEST: u16 = 1;
-const ERROR: u16 = 2;
-/// Sizes of the headers: netlink's, and behind it a link's, a route's, a namespace's.
-const HEADER: usize = 16;
-const LINK: usize = 16;
-const ROUTE: usize = 12;
-const NSID: usize = 4;
-/// The upper bits of an attribute's type are flags.
-const ATTRIBUTE_TYPE: u16 = 0x3fff;
-/// `RTN_UNICAST`, `RTN_LOCAL`.
-const UNICAST: u8 = 1;
-const LOCAL: u8 = 2;
 /// The kernel answers at once; a socket that stays silent is given up.
 const PATIENCE_MS: u16 = 500;
 const BUFFER: usize = 32 << 10;
 
 /// An interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     pub(super) name: String,
     /// `veth`, `bridge`, …; absent for a device of hardware.
@@ -70,19 +60,12 @@ impl Rtnl {
 
     /// An interface by its index.
     pub(super) fn link(&self, index: u32) -> io::Result<Link> {
-        let mut body = [0; LINK];
-        body[4..8].copy_from_slice(&index.to_ne_bytes());
-        let answer = self.ask(GET_LINK, &body, &[])?;
-        let attributes = answer.get(LINK..).unwrap_or_default();
-        let number = |kind| attribute(attributes, kind).and_then(u32_of);
-        let name = attribute(attributes, 3).map(text_of).unwrap_or_default();
-        let kind = attribute(attributes, 18).and_then(|info| attribute(info, 1));
-        Ok(Link {
-            name,
-            kind: kind.map(text_of),
-            master: number(10),
-            peer: number(5).zip(number(37)),
-        })
+        let mut asked = LinkMessage::default();
+        asked.header.index = index;
+        let Message::NewLink(answer) = self.ask(Message::GetLink(asked))? else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        Ok(link_of(answer.attributes))
     }
 
     /// Where packets from one address to another go; `came_in`: that come in by an interface.
@@ -92,120 +75,106 @@ impl Rtnl {
         to: IpAddr,
         came_in: Option<u32>,
     ) -> io::Result<Route> {
-        let mut body = [0; ROUTE];
+        let mut asked = RouteMessage::default();
         let (family, bits) = match to {
-            IpAddr::V4(_) => (libc::AF_INET, 32),
-            IpAddr::V6(_) => (libc::AF_INET6, 128),
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
         };
-        body[0] = u8::try_from(family).unwrap_or_default();
-        (body[1], body[2]) = (bits, bits);
-        let (from, to) = (bytes_of(from), bytes_of(to));
-        let index = came_in.unwrap_or_default().to_ne_bytes();
-        let mut asked: Vec<(u16, &[u8])> = vec![(1, &to), (2, &from)];
-        asked.extend(came_in.map(|_| (3, index.as_slice())));
-        let answer = self.ask(GET_ROUTE, &body, &asked)?;
-        let attributes = answer.get(ROUTE..).unwrap_or_default();
-        let out = attribute(attributes, 4).and_then(u32_of);
-        Ok(match (answer.get(7), out) {
-            (Some(&LOCAL), _) => Route::Here,
-            (Some(&UNICAST), Some(index)) => Route::Out {
-                index,
-                // `RTA_VIA` has a family before an address of the other one.
-                gateway: attribute(attributes, 5)
-                    .or_else(|| attribute(attributes, 18)?.get(2..))
-                    .and_then(address_of),
-            },
-            _ => Route::Nowhere,
-        })
+        asked.header.address_family = family;
+        asked.header.destination_prefix_length = bits;
+        asked.header.source_prefix_length = bits;
+        asked.attributes = vec![
+            RouteAttribute::Destination(to.into()),
+            RouteAttribute::Source(from.into()),
+        ];
+        asked.attributes.extend(came_in.map(RouteAttribute::Iif));
+        match self.ask(Message::GetRoute(asked))? {
+            Message::NewRoute(answer) => Ok(route_of(&answer)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
     /// This namespace's number for another one, if it has one.
     pub(super) fn number_of(&self, namespace: &File) -> io::Result<Option<u32>> {
-        let fd = namespace.as_raw_fd().to_ne_bytes();
-        let answer = self.ask(GET_NSID, &[0; NSID], &[(3, &fd)])?;
-        let number = attribute(answer.get(NSID..).unwrap_or_default(), 1).and_then(u32_of);
+        let fd = u32::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+        let mut asked = NsidMessage::default();
+        asked.attributes.push(NsidAttribute::Fd(fd));
+        let Message::NewNsId(answer) = self.ask(Message::GetNsId(asked))? else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
         // None is -1.
-        Ok(number.filter(|number| *number != u32::MAX))
+        Ok(answer.attributes.iter().find_map(|one| match one {
+            NsidAttribute::Id(number) => u32::try_from(*number).ok(),
+            _ => None,
+        }))
     }
 
-    /// Sends a question; the answer without its header.
-    fn ask(&self, kind: u16, body: &[u8], attributes: &[(u16, &[u8])]) -> io::Result<Vec<u8>> {
-        let mut request = Vec::with_capacity(128);
-        request.extend([0; 4]);
-        request.extend(kind.to_ne_bytes());
-        request.extend(REQUEST.to_ne_bytes());
-        request.extend([0; 8]);
-        request.extend(body);
-        for (kind, value) in attributes {
-            let len = u16::try_from(value.len() + 4).unwrap_or_default();
-            request.extend(len.to_ne_bytes());
-            request.extend(kind.to_ne_bytes());
-            request.extend(*value);
-            request.resize(request.len().next_multiple_of(4), 0);
-        }
-        let len = u32::try_from(request.len()).unwrap_or_default();
-        request[..4].copy_from_slice(&len.to_ne_bytes());
-        self.0.send(&request, 0)?;
+    /// Sends a question and waits for the answer.
+    fn ask(&self, question: Message) -> io::Result<Message> {
+        let mut request = NetlinkMessage::from(question);
+        request.header.flags = NLM_F_REQUEST;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.0.send(&bytes, 0)?;
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::from(PATIENCE_MS))? == 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
         let mut answer = Vec::with_capacity(BUFFER);
         self.0.recv(&mut answer, 0)?;
-        let body = answer.get(HEADER..).unwrap_or_default().to_vec();
-        match u16_at(&answer, 4) {
-            Some(ERROR) => Err(body.get(..4).and_then(u32_of).map_or_else(
-                || io::ErrorKind::InvalidData.into(),
-                |code| io::Error::from_raw_os_error(code.wrapping_neg().cast_signed()),
-            )),
-            Some(_) => Ok(body),
-            None => Err(io::ErrorKind::InvalidData.into()),
+        let answer = NetlinkMessage::deserialize(&answer);
+        match answer.map_err(io::Error::other)?.payload {
+            NetlinkPayload::InnerMessage(message) => Ok(message),
+            NetlinkPayload::Error(error) => Err(error.to_io()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }
 
-/// Value of an attribute.
-fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let (Some(len), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
-        let len = usize::from(len);
-        if kind & ATTRIBUTE_TYPE == wanted {
-            return rest.get(4..len);
+fn link_of(attributes: Vec<LinkAttribute>) -> Link {
+    let mut link = Link::default();
+    let (mut peer, mut number) = (None, None);
+    for attribute in attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkNetNsId(id) => number = u32::try_from(id).ok(),
+            LinkAttribute::LinkInfo(all) => {
+                link.kind = all.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
         }
-        rest = rest.get(len.max(4).next_multiple_of(4)..)?;
     }
-    None
+    link.peer = peer.zip(number);
+    link
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    let bytes = bytes.get(at..at.checked_add(2)?)?;
-    Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn u32_of(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?))
-}
-
-fn text_of(bytes: &[u8]) -> String {
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    String::from_utf8_lossy(text).into_owned()
-}
-
-fn bytes_of(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
+fn route_of(answer: &RouteMessage) -> Route {
+    let (mut out, mut gateway) = (None, None);
+    for attribute in &answer.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => out = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(v4))
+            | RouteAttribute::Via(RouteVia::Inet(v4)) => gateway = Some((*v4).into()),
+            RouteAttribute::Gateway(RouteAddress::Inet6(v6))
+            | RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some((*v6).into()),
+            _ => {}
+        }
     }
-}
-
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
-    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
-    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
+    match (answer.header.kind, out) {
+        (RouteType::Local, _) => Route::Here,
+        (RouteType::Unicast, Some(index)) => Route::Out { index, gateway },
+        _ => Route::Nowhere,
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -217,13 +186,5 @@ mod tests {
         assert_eq!(rtnl.route(here, here, None)?, Route::Here);
         assert!(rtnl.link(u32::MAX >> 1).is_err());
         Ok(())
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_is_too_odd(bytes in prop::collection::vec(any::<u8>(), 0..64), wanted in 0_u16..40) {
-            let found = attribute(&bytes, wanted);
-            prop_assert!(found.is_none_or(|value| value.len() < bytes.len()));
-        }
     }
 }
