@@ -30,10 +30,6 @@ use crate::{
 /// Name of the accept queues as a source in [`Change::Source`].
 const QUEUES: &str = "queues";
 
-/// Rounds between two looks at connections where none waits. The kernel tells how long most have
-/// waited; what it does not tell (since when nothing was read) begins with the look that saw it.
-const REST: u64 = 2;
-
 /// What is remembered between the rounds.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
@@ -79,7 +75,7 @@ impl Looks {
         };
         let queues = ids(self.sampling.next(places.to_vec(), most.queues));
         let streams = self.pace.most(most.streams, every);
-        let streams = ids(self.turns.next(places.to_vec(), streams, REST));
+        let streams = ids(self.turns.next(places.to_vec(), streams));
         let wanted = |netns: &NetnsId| queues.contains(netns) || streams.contains(netns);
         let visits: Vec<_> = places.iter().filter(|(n, _)| wanted(n)).cloned().collect();
         let found = enter::visit(&visits, |netns| {

@@ -21,7 +21,7 @@ impl Sampling {
     ) -> Vec<(NetnsId, PathBuf)> {
         self.last
             .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
-        self.turns.next(places, most, 1)
+        self.turns.next(places, most)
     }
 
     /// The namespace's next sample is soon, and news.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use crate::model::NetnsId;
 
 /// Looks take at most one part of so many of a processor.
-const SHARE: u32 = 200;
+const SHARE: u32 = 50;
 /// However dear a look is: one for whoever waits, one for the next in turn.
 const FEWEST: usize = 2;
 
@@ -41,22 +41,16 @@ pub(super) struct Turns {
 
 impl Turns {
     /// At most `most` of the namespaces there are: those with somebody waiting, then those
-    /// looked at longest ago, if that is `rest` rounds or more. Half of the places are for turns,
-    /// whoever waits.
+    /// looked at longest ago. Half of the places are for turns, whoever waits.
     pub(super) fn next(
         &mut self,
         mut places: Vec<(NetnsId, PathBuf)>,
         most: usize,
-        rest: u64,
     ) -> Vec<(NetnsId, PathBuf)> {
         self.round += 1;
         self.last
             .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
         let seen = |netns: &NetnsId| self.last.get(netns).copied().unwrap_or_default();
-        let round = self.round;
-        // One never looked at has no round, and its turn now.
-        let due = |(last, waits): (u64, bool)| waits || last == 0 || round - last >= rest;
-        places.retain(|(netns, _)| due(seen(netns)));
         places.sort_by_key(|(netns, _)| seen(netns).0);
         let (mut waiting, rest): (Vec<_>, Vec<_>) =
             places.into_iter().partition(|(netns, _)| seen(netns).1);
@@ -81,31 +75,14 @@ impl Turns {
 mod tests {
     use std::time::Duration;
 
-    use std::path::PathBuf;
-
-    use super::{Pace, Turns};
-    use crate::model::NetnsId;
-
-    #[test]
-    fn the_quiet_rest_and_those_who_wait_do_not() {
-        let mut turns = Turns::default();
-        let mut looked = [0; 4];
-        for _ in 0..40 {
-            let places = (1..=3).map(|id| (NetnsId(id), PathBuf::new())).collect();
-            for (netns, _) in turns.next(places, 16, 4) {
-                looked[netns.0 as usize] += 1;
-                turns.note(netns, netns.0 == 2);
-            }
-        }
-        assert_eq!(looked, [0, 10, 40, 10]);
-    }
+    use super::Pace;
 
     #[test]
     fn dear_looks_are_fewer_and_never_none() {
         let second = Duration::from_secs(1);
         let mut pace = Pace::default();
         assert_eq!(pace.most(16, second), 16);
-        for (micros, most) in [(100, 16), (1_000, 5), (50_000, 2), (100, 16)] {
+        for (micros, most) in [(100, 16), (4_000, 5), (50_000, 2), (100, 16)] {
             (0..100).for_each(|_| pace.took(Duration::from_micros(micros)));
             assert_eq!(pace.most(16, second), most, "{micros} µs");
         }
