@@ -52,6 +52,8 @@ impl Backoff for Patience {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a failed unwrap is the test's failure")]
+
     use super::{super::account::PODS_PATH, *};
 
     #[test]
