@@ -35,4 +35,6 @@ counters! {
     DatagramLost = "datagram_lost",
     /// The map of rewritten destinations was full: not counted.
     RewriteLost = "rewrite_lost",
+    /// A watched address used up its looks, or the map of drops was full: a drop was not counted.
+    DropUnseen = "drop_unseen",
 }

@@ -28,6 +28,10 @@ pub const EVENT_RULES_CHANGED: u32 = 8;
 /// `key.local_port` is its own port, whichever end called connect(2).
 pub const EVENT_RESET: u32 = 9;
 
+/// The answer to a SYN was sent again: `key` holds namespace and cgroup of the listener, both
+/// addresses and both ports.
+pub const EVENT_SYN_ACK_RESENT: u32 = 10;
+
 /// A table of the older backend was replaced.
 pub const RULES_LEGACY: u16 = 1;
 /// A batch of nftables was committed; an empty one is as well.
@@ -105,7 +109,7 @@ impl Event {
     /// [`Malformed`] if the size or a value is not an event's.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let event: Self = read(bytes)?;
-        if !(EVENT_FIRST_SEEN..=EVENT_RESET).contains(&event.kind) {
+        if !(EVENT_FIRST_SEEN..=EVENT_SYN_ACK_RESENT).contains(&event.kind) {
             return Err(Malformed::Value {
                 field: "kind",
                 found: event.kind.into(),

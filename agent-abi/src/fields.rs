@@ -130,6 +130,8 @@ fields! {
     skb_transport_header: "sk_buff", "transport_header", Byte, Optional;
     /// Device it came in by.
     skb_dev: "sk_buff", "dev", Byte, Optional;
+    /// Socket it belongs to, where it was made here.
+    skb_sk: "sk_buff", "sk", Byte, Optional;
     /// Namespace of a device.
     dev_net: "net_device", "nd_net.net", Byte, Optional;
     /// Namespaces of a task.

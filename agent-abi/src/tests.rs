@@ -75,7 +75,7 @@ fn an_event_comes_back_and_a_broken_one_is_refused() {
     assert_eq!(Event::from_bytes(&bytes::<_, 112>(&event)), Ok(event));
     for broken in [
         Event { kind: 0, ..event },
-        Event { kind: 10, ..event },
+        Event { kind: 11, ..event },
         Event {
             outcome: 8,
             ..event
@@ -90,6 +90,33 @@ fn an_event_comes_back_and_a_broken_one_is_refused() {
             "{broken:?}"
         );
     }
+}
+
+#[test]
+fn a_drop_comes_back_and_a_broken_one_is_refused() {
+    let drop = DropKey {
+        location: 1 << 63,
+        netns: 4_026_531_840,
+        reason: 8,
+        remote_port: 443,
+        direction: DIRECTION_INBOUND,
+        family: FAMILY_IPV6,
+        tcp_flags: TCP_SYN | TCP_ACK,
+        local: [1, 2, 3, 4],
+        remote: [5, 6, 7, 8],
+        ..DropKey::default()
+    };
+    assert_eq!(DropKey::from_bytes(&bytes::<_, 56>(&drop)), Ok(drop));
+    for broken in [
+        DropKey { family: 0, ..drop },
+        DropKey {
+            direction: 2,
+            ..drop
+        },
+    ] {
+        assert!(DropKey::from_bytes(&bytes::<_, 56>(&broken)).is_err());
+    }
+    assert!(DropKey::from_bytes(&[0; 55]).is_err());
 }
 
 #[test]

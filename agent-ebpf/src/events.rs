@@ -65,6 +65,12 @@ pub(crate) fn tell_of_reset(key: &EdgeKey) {
     }
 }
 
+/// Whether one more packet dropped of a watched address may be looked at.
+#[inline(always)]
+pub(crate) fn may_look(at: u32) -> bool {
+    spend(at.rotate_left(8) | 1)
+}
+
 /// Tells.
 #[inline(always)]
 pub(crate) fn tell(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {

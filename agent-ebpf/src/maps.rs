@@ -9,8 +9,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, RingBuf},
 };
 use sidestep_abi::{
-    AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, COUNTER_COUNT, Counter, DatagramValue,
-    EdgeKey, EdgeValue, LateOffsets, Task,
+    AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, COUNTER_COUNT, Counter, DROPS as DROPS_ROOM,
+    DatagramValue, DropKey, EdgeKey, EdgeValue, LateOffsets, Task, WATCHED as WATCHED_ROOM,
 };
 
 /// Connects not yet answered; two may share a pair of slots. One more is nobody's.
@@ -111,6 +111,14 @@ pub(crate) static DATAGRAMS: HashMap<EdgeKey, DatagramValue> = HashMap::with_max
 /// Connections whose destination was rewritten inside connect(2).
 #[map]
 pub(crate) static REWRITES: HashMap<EdgeKey, DatagramValue> = HashMap::with_max_entries(512, 0);
+
+/// Addresses whose dropped packets are counted, by the agent's wish.
+#[map]
+pub(crate) static WATCHED: HashMap<[u32; 4], u32> = HashMap::with_max_entries(WATCHED_ROOM, 0);
+
+/// What was dropped of them; the agent takes it out.
+#[map]
+pub(crate) static DROPS: HashMap<DropKey, u64> = HashMap::with_max_entries(DROPS_ROOM, 0);
 
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);

@@ -240,6 +240,9 @@ impl Agent {
         while let Some(inquiry) = self.engine.next_inquiry() {
             self.node.ask(inquiry);
         }
+        if let Some(addresses) = self.engine.next_watched() {
+            self.probes.watch_drops(&addresses);
+        }
         while let Some(netns) = self.engine.next_wanted_queues() {
             self.node.sample_anew(netns);
         }
@@ -293,6 +296,10 @@ impl Agent {
         match rewrites.context("cannot read destinations")? {
             none if none.is_empty() => {}
             some => self.give(Input::Rewrites(some)),
+        }
+        let lost = self.probes.lost_packets().context("cannot read drops")?;
+        if !lost.is_empty() {
+            self.give(Input::LostPackets(lost));
         }
         self.sample_programs();
         self.probes.attach_late();

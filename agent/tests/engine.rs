@@ -16,6 +16,8 @@ mod bypass;
 mod control;
 #[path = "engine/datagrams.rs"]
 mod datagrams;
+#[path = "engine/drops.rs"]
+mod drops;
 #[path = "engine/exempt.rs"]
 mod exempt;
 #[path = "engine/identity.rs"]

@@ -83,6 +83,7 @@ impl Engine {
                 };
                 let watch = self.known.watches.entry(pod).or_default();
                 let hang = watch.unanswered.note(self.now, &sign);
+                self.known.drops.suspect(self.now, pod, key.local);
                 self.blame(pod, &hang);
             }
         } else if let Some(outcome) = lost.outcome
@@ -131,6 +132,7 @@ impl Engine {
             let code = self.upstream_code(pod, hang.key.remote, Code::StuckUpstreamTimeout);
             diagnose::upstream_hangs(self.now, (pod, code), hang, by, &mut self.findings);
         }
+        self.state_drops(pod);
     }
 
     /// The code under which trouble of a pod's proxy with a destination is told.

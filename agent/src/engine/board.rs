@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{AcceptRow, Finding, RulesChange, RulesRead, RulesSource, Stage};
+use super::{AcceptRow, DropRow, Finding, RulesChange, RulesRead, RulesSource, Stage, SynAckRow};
 use crate::{
     mesh::Intent,
     model::{
@@ -349,6 +349,12 @@ pub struct Board {
     /// Times waited to be accepted.
     #[serde(default)]
     pub accepts: Vec<AcceptRow>,
+    /// Packets of watched pods that the kernel dropped.
+    #[serde(default)]
+    pub drops: Vec<DropRow>,
+    /// Answers of pods' listeners sent again.
+    #[serde(default)]
+    pub syn_acks: Vec<SynAckRow>,
     /// Capture listeners' queues, sorted.
     pub queues: Vec<QueueRow>,
     /// Connections that hang, sorted.

@@ -7,8 +7,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    AcceptRow, Accepts, Board, ConnectionRow, EdgeRow, Finding, FindingState, HandshakeRow,
-    InterceptionRow, LiveRules, PodRow, QueueRow, RulesRow, StuckRow, Verdict,
+    AcceptRow, Accepts, Board, ConnectionRow, DropRow, EdgeRow, Finding, FindingState,
+    HandshakeRow, InterceptionRow, LiveRules, PodRow, QueueRow, RulesRow, StuckRow, SynAckRow,
+    Verdict,
     directory::{PodEntry, PodId},
     edges::{Comm, Edge},
     findings::State,
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     mesh::{Intent, IntentSource},
-    model::Histogram,
+    model::{Direction, Histogram},
 };
 
 /// Edges on the board, the most recent ones.
@@ -73,6 +74,7 @@ fn pods(engine: &mut Engine, board: &mut Board) {
         let account = engine.ledger.account(id).unwrap_or(&nothing);
         rows(entry, account, board);
         accepts(entry, account, board);
+        drops(entry, account, board);
         let ns = entry.netns.and_then(|n| engine.known.sockets.of(n));
         if let (Some(ns), Some(intent)) = (ns, &entry.intent) {
             queues(entry, ns, intent, board);
@@ -202,6 +204,24 @@ fn accepts(entry: &PodEntry, account: &Account, board: &mut Board) {
         histogram: histogram.clone(),
     };
     board.accepts.extend(account.waits.iter().map(row));
+}
+
+fn drops(entry: &PodEntry, account: &Account, board: &mut Board) {
+    let row = |((direction, reason), packets): (&(Direction, String), &u64)| DropRow {
+        pod: entry.pod.key.clone(),
+        workload: entry.pod.workload.clone(),
+        direction: *direction,
+        reason: reason.clone(),
+        packets: *packets,
+    };
+    board.drops.extend(account.drops.iter().map(row));
+    if account.syn_acks > 0 {
+        board.syn_acks.push(SynAckRow {
+            pod: entry.pod.key.clone(),
+            workload: entry.pod.workload.clone(),
+            resent: account.syn_acks,
+        });
+    }
 }
 
 fn queues(entry: &PodEntry, ns: &Namespace, intent: &Intent, board: &mut Board) {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Conntrack, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue,
-    NetnsId, PacketEnds, Passage, Pod, PodKey, PortUse, Rewrite, Signal, Stream,
+    LostPackets, NetnsId, PacketEnds, Passage, Pod, PodKey, PortUse, Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -108,6 +108,8 @@ pub enum Input {
     /// The rules of a namespace as they are now; sent when they are not what was sent before,
     /// and to whoever asked.
     Rules(Box<RulesReading>),
+    /// What the kernel dropped of watched addresses since the last drain.
+    LostPackets(Vec<LostPackets>),
     /// How packets of a namespace pass the node; sent to whoever asked.
     Passage(Passage),
     /// What the node lets us see; sent at start and whenever it changes.

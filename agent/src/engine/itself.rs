@@ -75,6 +75,7 @@ impl Engine {
             loss("datagrams", self.known.flows.refused),
             loss("rewrites", self.known.rewrites.refused),
             loss("rules", self.known.rulebook.refused),
+            loss("drop_watches", self.known.drops.refused),
             loss("passages", self.known.passages.refused),
         ];
         losses.extend(self.known.directory.losses());

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::{Accepts, Leg, Verdict, directory::PodId};
-use crate::model::{Counts, Direction, Histogram, Loss, Outcome};
+use crate::model::{Counts, Direction, Histogram, Loss, LostPackets, Outcome};
+
+/// Reasons of drops told apart in a pod; a kernel has some hundred.
+const MAX_REASONS: usize = 32;
 
 /// All outcomes with their field of [`Counts`].
 pub(super) fn outcomes(counts: &Counts) -> [(Outcome, u64); 8] {
@@ -81,6 +84,10 @@ pub(super) struct Account {
     pub(super) handshakes: BTreeMap<Leg, Histogram>,
     /// Times from established to accepted.
     pub(super) waits: BTreeMap<Accepts, Histogram>,
+    /// Packets the kernel dropped while they were watched, by reason.
+    pub(super) drops: BTreeMap<(Direction, String), u64>,
+    /// Answers of its listeners sent again.
+    pub(super) syn_acks: u64,
 }
 
 impl Account {
@@ -149,6 +156,22 @@ impl Ledger {
     pub(super) fn waits(&mut self, pod: PodId, by: Accepts, times: &Histogram) {
         let account = self.accounts.entry(pod).or_default();
         merge(account.waits.entry(by).or_default(), times);
+    }
+
+    /// Counts packets of a pod that the kernel dropped.
+    pub(super) fn dropped(&mut self, pod: PodId, lost: &LostPackets) {
+        let drops = &mut self.accounts.entry(pod).or_default().drops;
+        let known = |why: &str| drops.contains_key(&(lost.direction, why.to_owned()));
+        let room = drops.len() < MAX_REASONS || known(lost.why());
+        let why = if room { lost.why() } else { "other" };
+        let count = drops.entry((lost.direction, why.to_owned())).or_default();
+        *count = count.saturating_add(lost.packets);
+    }
+
+    /// Counts an answer of a pod's listener that was sent again.
+    pub(super) fn syn_ack_resent(&mut self, pod: PodId) {
+        let count = &mut self.accounts.entry(pod).or_default().syn_acks;
+        *count = count.saturating_add(1);
     }
 
     /// Counts `n` connections whose pod stayed unknown.

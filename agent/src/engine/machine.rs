@@ -86,6 +86,7 @@ impl Engine {
             Input::Conntrack { netns, own, node } => self.tables(netns, [own, node]),
             Input::Ports { netns, uses } => self.ports(netns, &uses),
             Input::Rules(reading) => self.rules(*reading),
+            Input::LostPackets(all) => self.lost_packets(&all),
             Input::Passage(passage) => self.passage(passage),
             Input::Coverage(coverage) => self.coverage(coverage),
             Input::Stats(stats) => self.stats(stats),
@@ -155,6 +156,7 @@ impl Engine {
             for pod in self.known.directory.expire(now, linger) {
                 self.ledger.forget(pod);
                 self.known.watches.remove(&pod);
+                self.known.drops.forget(pod);
                 self.findings.forget(pod);
             }
             self.forget_earlier();

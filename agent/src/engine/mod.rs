@@ -14,6 +14,7 @@ mod datagrams;
 mod diagnose;
 mod directory;
 mod draw;
+mod drops;
 mod edges;
 mod evidence;
 mod expiry;
@@ -60,6 +61,7 @@ pub use board::{
     Board, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow, Leg, LiveRules, PodRow, QueueRow,
     Reason, RulesRow, StuckRow, Verdict,
 };
+pub use drops::{DropRow, SynAckRow};
 pub use finding::{Code, Confidence, Evidence, Finding, FindingState, Severity};
 pub use input::{Change, Config, Input, Inquiry, Output};
 pub use machine::Engine;

@@ -24,6 +24,9 @@ impl Engine {
         match signal {
             Signal::FirstSeen { key, process } => self.names(&key, &process),
             Signal::Reset { key, port } => self.reset_by_peer(&key, port),
+            Signal::SynAckResent { owner, local, peer } => {
+                self.syn_ack_resent(&owner, local.ip(), peer.ip());
+            }
             Signal::Failed { .. } | Signal::Stalled { .. } => self.not_established(&signal),
             Signal::NoListener {
                 netns,

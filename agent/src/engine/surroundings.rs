@@ -10,6 +10,7 @@ use super::{
     datagrams::Flows,
     diagnose::{self, Scene},
     directory::{Directory, PodId},
+    drops::Drops,
     findings::Case,
     late::Late,
     passages::Passages,
@@ -34,7 +35,7 @@ pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
 /// How packets pass the node is known by then, or will not be.
 const PASSAGE_US: u64 = 1_500_000;
 /// Rules of the node that were asked for are there by then, or will not be.
-const NODE_RULES_US: u64 = 2_500_000;
+const NODE_RULES_US: u64 = 3_500_000;
 /// Destinations of a case that are looked at for their root.
 const DESTINATIONS: usize = 8;
 
@@ -48,6 +49,7 @@ pub(super) struct Known {
     pub(super) tables: Tables,
     pub(super) rulebook: Rulebook,
     pub(super) passages: Passages,
+    pub(super) drops: Drops,
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.
     pub(super) late: Late,

@@ -236,6 +236,15 @@ pub enum Signal {
         /// Its own port.
         port: u16,
     },
+    /// The answer to a SYN was sent again: the peer does not hear it, or is not heard.
+    SynAckResent {
+        /// Whose listener answers.
+        owner: Owner,
+        /// Its own end, as the packets say.
+        local: SocketAddr,
+        /// Who does not hear it.
+        peer: SocketAddr,
+    },
     /// Somebody's SYN met no listener in this namespace.
     NoListener {
         /// The namespace that answered with a reset.
@@ -321,7 +330,7 @@ impl Signal {
             | Self::Failed { key, .. }
             | Self::Stalled { key, .. }
             | Self::Reset { key, .. } => Some(key.owner),
-            Self::Listening { owner, .. } => Some(*owner),
+            Self::Listening { owner, .. } | Self::SynAckResent { owner, .. } => Some(*owner),
             Self::NoListener { .. }
             | Self::InboundRedirect { .. }
             | Self::ListeningEnded { .. }

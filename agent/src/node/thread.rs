@@ -85,7 +85,12 @@ impl NodeHandle {
 
     /// Answered within a sample's time, once; not at all if what it is about is gone.
     pub fn ask(&self, inquiry: Inquiry) {
+        let waits = matches!(inquiry, Inquiry::Passage(_));
         self.shared.inquiries.put(inquiry);
+        // A finding waits for it.
+        if waits {
+            self.shared.ring();
+        }
     }
 
     /// Whether a container was found that has a BPF hook inside connect(2).
@@ -214,7 +219,7 @@ impl Work {
                 }
                 (false, false) => {
                     self.wait(scans.next.min(sample_at), &mut scans);
-                    Ok(())
+                    self.tell(self.shared.inquiries.answers(&self.scanner))
                 }
             };
             if done.is_err() {
@@ -299,7 +304,9 @@ impl Work {
         if poll(&mut fds, time).is_err() {
             return;
         }
-        let asked = self.shared.wake.read().is_ok();
+        // Whoever inquires asks for no scan.
+        let asked =
+            self.shared.wake.read().is_ok() && self.shared.everything.load(Ordering::Relaxed);
         let noticed = self.notices.as_mut().is_some_and(Notices::take);
         if asked || noticed {
             scans.notice(Instant::now());

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::View;
 use crate::{
     engine::{
-        AcceptRow, Accepts, Board, Code, ConnectionRow, EdgeRow, HandshakeRow, InterceptionRow,
-        Leg, PodRow, QueueRow, Reason, Stage, StuckRow, Verdict,
+        AcceptRow, Accepts, Board, Code, ConnectionRow, DropRow, EdgeRow, HandshakeRow,
+        InterceptionRow, Leg, PodRow, QueueRow, Reason, Stage, StuckRow, SynAckRow, Verdict,
     },
     model::{
         AgentStats, Arrival, CgroupId, ClusterStats, Counts, Coverage, Direction, EdgeKey,
@@ -77,6 +77,18 @@ pub(crate) fn board() -> Board {
         interception: interception(),
         handshakes: handshakes(),
         accepts: accepts(),
+        drops: vec![DropRow {
+            pod: cart(),
+            workload: deployment("cart"),
+            direction: Direction::Outbound,
+            reason: "NETFILTER_DROP".into(),
+            packets: 9,
+        }],
+        syn_acks: vec![SynAckRow {
+            pod: cart(),
+            workload: deployment("cart"),
+            resent: 4,
+        }],
         queues: queues(),
         stuck: vec![StuckRow {
             pod: cart(),

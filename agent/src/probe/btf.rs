@@ -6,7 +6,10 @@
 //!
 //! Format: Documentation/bpf/btf.rst of the kernel. Everything read is bounds-checked.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+};
 
 use sidestep_abi::{ABSENT, Field, Need, Unit};
 
@@ -20,6 +23,7 @@ const MAX_DEPTH: u32 = 32;
 
 pub(super) const KIND_STRUCT: u32 = 4;
 pub(super) const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 pub(super) const KIND_TYPEDEF: u32 = 8;
 pub(super) const KIND_FUNC: u32 = 12;
 
@@ -151,6 +155,26 @@ impl<'a> Types<'a> {
             }
         }
         found
+    }
+
+    /// Values of an enumeration of the image, by number; none if there is no such type.
+    pub(super) fn values(&self, name: &str) -> BTreeMap<u32, String> {
+        let mut values = BTreeMap::new();
+        let all = self.find(&[name]);
+        let enums = all.get(name).into_iter().flatten();
+        for (id, _) in enums.filter(|(_, kind)| *kind == KIND_ENUM) {
+            let Some((head, file)) = self.head(*id) else {
+                continue;
+            };
+            for index in 0..head.count {
+                let at = head.tail + index * 8;
+                let name = word(&file.data, at).and_then(|name| self.name(name));
+                if let (Some(name), Some(value)) = (name, word(&file.data, at + 4)) {
+                    values.insert(value, String::from_utf8_lossy(name).into_owned());
+                }
+            }
+        }
+        values
     }
 
     /// Number of parameters of a function, by the id of its `FUNC`.

@@ -16,11 +16,7 @@ use crate::model::{
 pub(super) fn edge_key(key: &abi::EdgeKey) -> EdgeKey {
     EdgeKey {
         owner: owner(key),
-        direction: if key.direction == abi::DIRECTION_INBOUND {
-            Direction::Inbound
-        } else {
-            Direction::Outbound
-        },
+        direction: direction(key.direction),
         local: address(key.family, key.local),
         local_port: key.local_port,
         remote: SocketAddr::new(address(key.family, key.remote), key.remote_port),
@@ -32,6 +28,26 @@ pub(super) fn edge_key(key: &abi::EdgeKey) -> EdgeKey {
             _ => Arrival::Unknown,
         },
     }
+}
+
+/// A direction; the value was checked when it was read.
+pub(super) const fn direction(direction: u8) -> Direction {
+    if direction == abi::DIRECTION_INBOUND {
+        Direction::Inbound
+    } else {
+        Direction::Outbound
+    }
+}
+
+/// Both ends of a packet.
+pub(super) fn ends(
+    family: u8,
+    local: [u32; 4],
+    remote: [u32; 4],
+    port: u16,
+) -> (IpAddr, SocketAddr) {
+    let remote = SocketAddr::new(address(family, remote), port);
+    (address(family, local), remote)
 }
 
 fn owner(key: &abi::EdgeKey) -> Owner {
@@ -168,6 +184,11 @@ pub(super) fn signal(event: &abi::Event, at: Time) -> Option<Signal> {
                 ..*key
             }),
             port: key.local_port,
+        },
+        abi::EVENT_SYN_ACK_RESENT => Signal::SynAckResent {
+            owner: owner(key),
+            local: SocketAddr::new(address(key.family, key.local), key.local_port),
+            peer: SocketAddr::new(address(key.family, key.remote), key.remote_port),
         },
         abi::EVENT_NO_LISTENER => Signal::NoListener {
             netns: NetnsId(key.netns),

@@ -22,6 +22,7 @@ mod datagrams;
 mod debug_log;
 mod decode;
 mod drain;
+mod drops;
 mod error;
 mod hooks;
 mod late;

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 pub(super) enum SignalId {
     ConnectionState,
     Retransmit,
+    SynAck,
     Reset,
     PeerReset,
     Decision,
@@ -87,6 +88,13 @@ pub(super) const SIGNALS: &[SignalInfo] = &[
         name: "retransmit",
         required: false,
         without_it: "a hanging handshake is seen only when it times out",
+        module: None,
+    },
+    SignalInfo {
+        id: SignalId::SynAck,
+        name: "syn_ack_retransmit",
+        required: false,
+        without_it: "a listener whose answers are lost on their way back is not told from one that is not asked",
         module: None,
     },
     SignalInfo {
@@ -168,6 +176,18 @@ pub(super) const CATALOGUE: &[Variant] = &[
         mechanism: Mechanism::RawTracepoint,
         program: "retransmit_raw_tp",
         targets: &["tcp_retransmit_skb"],
+    },
+    Variant {
+        signal: SignalId::SynAck,
+        mechanism: Mechanism::TpBtf,
+        program: "syn_ack_tp_btf",
+        targets: &["tcp_retransmit_synack"],
+    },
+    Variant {
+        signal: SignalId::SynAck,
+        mechanism: Mechanism::RawTracepoint,
+        program: "syn_ack_raw_tp",
+        targets: &["tcp_retransmit_synack"],
     },
     Variant {
         signal: SignalId::Reset,

@@ -5,7 +5,11 @@
 //!
 //! Must never block for longer than one read of the edge map takes.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+};
 
 use aya::{
     Ebpf,
@@ -21,6 +25,7 @@ use super::{
     datagrams::{self, Taker},
     decode,
     drain::EdgeReader,
+    drops::Drops,
     late, load,
     plan::{CATALOGUE, Capabilities, SIGNALS, SignalId, SignalInfo, Step, plan},
     readiness::Readiness,
@@ -29,7 +34,7 @@ use super::{
     sys,
 };
 use crate::model::{
-    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, ProgramStats, Rewrite, Signal,
+    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, LostPackets, ProgramStats, Rewrite, Signal,
     SignalCoverage, Time,
 };
 
@@ -54,6 +59,7 @@ pub struct Probes {
     overflow: EdgeReader,
     datagrams: Taker,
     rewrites: Taker,
+    drops: Drops,
     sweeper: Sweeper,
     capabilities: Capabilities,
     options: ProbeOptions,
@@ -113,6 +119,7 @@ impl Probes {
             overflow: EdgeReader::new(ebpf.take_map("OVERFLOW"), "OVERFLOW")?,
             datagrams: Taker::new(ebpf.take_map("DATAGRAMS"), "DATAGRAMS", datagrams::ROOM)?,
             rewrites: Taker::new(ebpf.take_map("REWRITES"), "REWRITES", datagrams::REWRITES)?,
+            drops: Drops::new(&mut ebpf),
             #[cfg(feature = "debug-log")]
             log: super::debug_log::ProbeLog::of(&mut ebpf),
             sweeper: Sweeper::new(ebpf.map("AWAIT_STATES"), ebpf.map("AWAIT_SLOTS"))?,
@@ -135,6 +142,7 @@ impl Probes {
         let signals = SIGNALS
             .iter()
             .map(|info| signal_coverage(info, steps.get(&info.id)))
+            .chain([self.drops.coverage()])
             .collect();
         Coverage {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -213,6 +221,20 @@ impl Probes {
             self.retry(SignalId::Rewrite);
         }
         self.rewrites.take(decode::rewrite)
+    }
+
+    /// Counts what the kernel drops of these addresses, and of no others; nothing is attached
+    /// while there are none.
+    pub fn watch_drops(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.drops.watch(&mut self.ebpf, addresses);
+    }
+
+    /// What was dropped of them since the last call. Meant for once a second.
+    ///
+    /// # Errors
+    /// [`ProbeError::Object`] if their map cannot be read.
+    pub fn lost_packets(&mut self) -> Result<Vec<LostPackets>, ProbeError> {
+        self.drops.take(&mut self.ebpf)
     }
 
     /// Settles established connections that came out nowhere. Meant for every 250 ms.

@@ -98,6 +98,10 @@ metrics! {
         "Outbound legs: connect to established.";
     ACCEPT_WAIT = Histogram "sidestep_accept_wait" Seconds ["namespace", "pod", "workload", "listener"]
         "Established to accepted, by whose listener it is.";
+    DROPS = Counter "sidestep_drops" ["namespace", "pod", "workload", "direction", "reason"]
+        "TCP packets of a pod that the kernel dropped while it was watched, by the kernel's own reason.";
+    SYN_ACKS = Counter "sidestep_syn_ack_retransmits" ["namespace", "pod", "workload"]
+        "Answers of a pod's listeners to SYNs that had to be sent again, as far as they were told.";
     QUEUE_LENGTH = Gauge "sidestep_accept_queue_length" ["namespace", "pod", "workload", "port"]
         "Connections waiting in the accept queue of a capture listener.";
     QUEUE_MAX = Gauge "sidestep_accept_queue_max" ["namespace", "pod", "workload", "port"]

@@ -38,6 +38,7 @@ label_sets! {
     InterceptionLabels { direction: &'static str, verdict: &'static str, reason: &'static str } + pod
     LegLabels { leg: &'static str } + pod
     ListenerLabels { listener: &'static str } + pod
+    DropLabels { direction: &'static str, reason: &'a str } + pod
     QueueLabels { port: u16 } + pod
     StageLabels { stage: &'static str } + pod
     FindingLabels { code: &'static str, severity: &'static str } + pod

@@ -9,10 +9,10 @@ use super::{
     super::View,
     catalog,
     labels::{
-        AtLabel, CodeLabel, ConnectionLabels, FindingLabels, InterceptionLabels, LegLabels,
-        ListenerLabels, MapLabel, MeshLabel, NodeLabels, PodLabels, ProbeLabels, ProgramLabel,
-        QueueLabels, ReasonLabel, ResourceLabel, ResultLabel, SourceLabel, StageLabels,
-        VersionLabel,
+        AtLabel, CodeLabel, ConnectionLabels, DropLabels, FindingLabels, InterceptionLabels,
+        LegLabels, ListenerLabels, MapLabel, MeshLabel, NodeLabels, PodLabels, ProbeLabels,
+        ProgramLabel, QueueLabels, ReasonLabel, ResourceLabel, ResultLabel, SourceLabel,
+        StageLabels, VersionLabel,
     },
     page::Page,
 };
@@ -67,8 +67,30 @@ pub(super) fn traffic(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
             (ListenerLabels { pod, listener }, &row.histogram)
         }),
     )?;
+    drops(page, board)?;
     queues(page, &board.queues)?;
     stuck(page, &board.stuck)
+}
+
+fn drops(page: &mut Page<'_, '_>, board: &Board) -> fmt::Result {
+    page.counters(
+        &catalog::DROPS,
+        board.drops.iter().map(|row| {
+            let labels = DropLabels {
+                pod: PodLabels::new(&row.pod, row.workload.as_ref()),
+                direction: row.direction.as_str(),
+                reason: &row.reason,
+            };
+            (labels, row.packets)
+        }),
+    )?;
+    page.counters(
+        &catalog::SYN_ACKS,
+        board.syn_acks.iter().map(|row| {
+            let pod = PodLabels::new(&row.pod, row.workload.as_ref());
+            (pod, row.resent)
+        }),
+    )
 }
 
 fn queues(page: &mut Page<'_, '_>, rows: &[QueueRow]) -> fmt::Result {
