@@ -294,6 +294,27 @@ fn a_pod_that_lives_for_a_moment_is_told() {
 }
 
 #[test]
+fn a_container_is_known_after_its_only_process_ended_unseen() {
+    if !is_root() || unified().is_none() {
+        eprintln!("skipped: needs root and a v2 hierarchy");
+        return;
+    }
+    let mut pod = Pod::new("ended");
+    let id = pod.container_id();
+    pod.start("true");
+    pod.processes[0].wait().unwrap();
+    let mut scanner = Scanner::new(Paths::default());
+    scan_for(&mut scanner, |change| match change {
+        Change::Cgroup {
+            container_id,
+            netns: None,
+            ..
+        } => (container_id.as_ref() == Some(&id)).then_some(()),
+        _ => None,
+    });
+}
+
+#[test]
 fn a_namespace_is_not_kept_alive_by_looking_at_it() {
     if !is_root() {
         return;

@@ -24,7 +24,8 @@ pub(crate) fn is_ours() -> bool {
 
 /// Whether a scenario has to have the machine for itself.
 pub(crate) fn is_alone(scenario: &Scenario) -> bool {
-    scenario.requires.contains(&Requirement::Vm)
+    let alone = [Requirement::Alone, Requirement::Vm];
+    alone.iter().any(|one| scenario.requires.contains(one))
 }
 
 /// Changes the settings; dropping what is returned puts them back.

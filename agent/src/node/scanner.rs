@@ -310,7 +310,8 @@ impl Scanner {
         None
     }
 
-    /// Cgroups that have, or had, processes.
+    /// Cgroups that have, or had, processes, and those of containers: what a process of a moment
+    /// did in one must find it known.
     fn states(&self, now: Instant) -> BTreeMap<CgroupId, CgroupState> {
         let host = self.namespaces.host();
         let believed = |seen: &Seen, netns: NetnsId| {
@@ -319,14 +320,14 @@ impl Scanner {
                 || now.duration_since(seen.since) >= HOST_BELIEVED
         };
         let state = |(id, seen): (&CgroupId, &Seen)| {
-            let netns = seen.netns?;
-            let state = CgroupState {
+            let told = seen.netns.is_some() || seen.name.container_id.is_some();
+            let state = || CgroupState {
                 path: seen.path.clone(),
                 pod_uid: seen.name.pod_uid.clone(),
                 container_id: seen.name.container_id.clone(),
-                netns: Some(netns).filter(|netns| believed(seen, *netns)),
+                netns: seen.netns.filter(|netns| believed(seen, *netns)),
             };
-            Some((*id, state))
+            told.then(|| (*id, state()))
         };
         self.cgroups.iter().filter_map(state).collect()
     }
