@@ -134,14 +134,15 @@ impl Engine {
             .and_then(|entry| entry.intent.as_ref());
         // Loopback is everybody's; but then the other end is inside as well.
         let remote = delta.key.remote.ip().to_canonical();
-        let inside = local.is_loopback() && (remote.is_loopback() || own.contains(&remote));
+        let to_itself = remote.is_loopback() || own.contains(&remote);
+        let inside = local.is_loopback() && to_itself;
         own.is_empty()
             || inside
             || local.is_unspecified()
             || own.contains(&local)
             || intent.is_some_and(|intent| {
                 // A proxy that keeps the peer's address dials the app from there.
-                intent.inbound_bind.contains(&local) || intent.inbound_keeps_source
+                intent.inbound_bind.contains(&local) || intent.inbound_keeps_source && to_itself
             })
     }
 

@@ -3,10 +3,10 @@
 
 use sidestep::{
     engine::Code,
-    model::{Arrival, EdgeKey},
+    model::{Arrival, CgroupId, EdgeKey},
 };
 
-use crate::kit::{APP, IN, Node, PROXY, delta, established, into, meshed, queue};
+use crate::kit::{APP, IN, Node, PROXY, delta, established, into, ip, meshed, out, queue};
 use crate::live_rules::{WHOLE, whole, without};
 
 const PEER: &str = "10.0.0.9";
@@ -110,4 +110,24 @@ fn a_queue_is_served_by_accepts_on_any_port() {
         node.pass(1.0);
     }
     assert_eq!(node.told(), []);
+}
+
+#[test]
+fn from_another_address_to_another_pod_is_not_its_connection() {
+    // The number of its namespace was another's before, whose connections are told late.
+    let mut node = transparent(&(outbound_only() + TPROXY));
+    let mut key = out(CgroupId(77), 0, "10.9.0.1:8080", Arrival::Nowhere);
+    key.local = ip("10.9.0.7");
+    node.keep(5, &[delta(key, established(4))]);
+    node.pass(10.0);
+    assert_eq!(node.told(), []);
+    let board = node.engine.board();
+    assert_eq!(board.pods[0].bypassed, 0);
+    assert_eq!(board.unattributed[0].at, "not_its_address");
+    // The proxy dials its own app from wherever a peer is.
+    let mut dials = out(PROXY, 0, "10.0.0.5:8080", Arrival::Nowhere);
+    dials.local = ip("10.9.0.7");
+    node.edge(dials, established(4));
+    node.pass(5.0);
+    assert_eq!(node.engine.board().unattributed[0].count, 20);
 }
