@@ -1,10 +1,13 @@
 //! What the engine makes of looks at the socket tables of namespaces.
 
 use super::{
-    Code, Stage, diagnose, directory::PodId, findings::Case, hang, machine::Engine,
+    Code, diagnose, directory::PodId, findings::Case, hang, machine::Engine,
     surroundings::Surroundings, throttle::Cpu,
 };
 use crate::model::{ListenerQueue, NetnsId, PortUse, Stream};
+
+/// Bytes nobody read for so long: whether the proxy is let run is asked then, to be known when it counts.
+const SUSPECT_MS: u64 = 2_000;
 
 impl Engine {
     pub(super) fn queues(
@@ -91,8 +94,9 @@ impl Engine {
             return;
         };
         let hangs = hang::hangs(page, &intent, &own);
-        let unread = |hang: &hang::Hang| hang.stage == Stage::ProxyNotReading;
-        let cpu = self.cpu(pod, hangs.all.iter().any(unread));
+        let unread = |one: &Stream| one.unread > 0 && page.unread_ms(one) >= SUSPECT_MS;
+        let suspect = page.streams.iter().any(unread);
+        let cpu = self.cpu(pod, suspect);
         let Some(page) = self.known.streams.of(netns) else {
             return;
         };
