@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::agent::Agent;
-use super::churn::{CONNECTIONS, short_pod};
+use super::churn::{self, CONNECTIONS, short_pod};
 use super::prometheus::Prometheus;
 use super::{Test, world};
 
@@ -149,8 +149,11 @@ fn back(test: &mut Test, agent: &Agent, prometheus: &Prometheus) -> Result<()> {
         ensure!(trouble == 0.0, "{trouble} are not");
         Ok(())
     })?;
-    test.kubectl
-        .feed(&["apply", "--filename=-"], &short_pod(9_999, "20"))?;
+    churn::namespace(test)?;
+    test.kubectl.feed(
+        &["apply", "--filename=-"],
+        &short_pod("churn", 9_999, world::SERVICE),
+    )?;
     // It lives for a second or two: the watches must not only be said to be back.
     test.until("a short pod made after that is seen", |_| {
         let question = "sum(sidestep_connections_total{namespace=\"churn\",pod=\"short-9999\"})";

@@ -3,7 +3,6 @@
 //! The number of connections is known because the pods make exactly so many; the API server's own record tells the requests.
 //! It must never count by what the agent says it did.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::agent::Agent;
 use super::prometheus::Prometheus;
-use super::{SOON, Test, wait};
+use super::{SOON, Test, world};
 
 /// Pods that are there at once.
-const WAVE: u32 = 40;
+const AT_ONCE: u32 = 40;
 /// Connections that each of them makes.
 pub(super) const CONNECTIONS: u32 = 20;
 /// How long requests are counted.
@@ -55,7 +54,7 @@ pub(super) fn churn(
 ) -> Result<()> {
     let start = Instant::now();
     let requests = audited(test)?;
-    waves(test, pods)?;
+    conveyor(test, pods)?;
     let made = pods * CONNECTIONS;
     let minutes = start.elapsed().as_secs_f64() / 60.0;
     let requests = audited(test)? - requests;
@@ -108,43 +107,68 @@ fn unaccounted(agent: &Agent, prometheus: &Prometheus) -> String {
     lines.join("\n")
 }
 
-/// Makes and deletes so many pods, some at a time.
-fn waves(test: &Test, pods: u32) -> Result<()> {
-    test.kubectl.run(&["create", "namespace", "churn"])?;
-    let mut number = 0;
-    while number < pods {
-        let wave = WAVE.min(pods - number);
-        let mut text = String::new();
-        for index in number..number + wave {
-            write!(text, "{}", short_pod(index, "20"))?;
-        }
-        test.kubectl.feed(&["apply", "--filename=-"], &text)?;
-        wait(&test.stop, "pods of a wave are done", SOON * 2, || {
-            let text = test
-                .kubectl
-                .run(&["get", "pods", "--namespace=churn", "--no-headers"])?;
-            let done = text
-                .lines()
-                .filter(|line| line.contains("Completed"))
-                .count();
-            ensure!(done == usize::try_from(wave)?, "{done} of {wave}:\n{text}");
-            Ok(())
-        })?;
-        // The next wave gets the addresses and, likely, namespace numbers of this one.
-        test.kubectl
-            .run(&["delete", "pods", "--namespace=churn", "--all", "--now"])?;
-        number += wave;
-    }
-    Ok(())
+/// Makes the namespace of such pods, if it is not there.
+pub(super) fn namespace(test: &Test) -> Result<()> {
+    let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: churn}\n";
+    test.kubectl
+        .feed(&["apply", "--filename=-"], text)
+        .map(drop)
 }
 
-/// A pod that makes its connections, so many a second, and is done.
-pub(super) fn short_pod(index: u32, rate: &str) -> String {
+/// Makes and deletes so many pods: a done one gives its place to the next, as on a node that is always full.
+fn conveyor(test: &Test, pods: u32) -> Result<()> {
+    namespace(test)?;
+    let mut made = 0;
+    let mut last = Instant::now();
+    loop {
+        test.stop.check()?;
+        let text = test
+            .kubectl
+            .run(&["get", "pods", "--namespace=churn", "--no-headers"])?;
+        let done: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains(" Completed "))
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        if !done.is_empty() {
+            last = Instant::now();
+            let mut arguments = vec![
+                "delete",
+                "pods",
+                "--namespace=churn",
+                "--now",
+                "--wait=false",
+            ];
+            arguments.extend(done);
+            test.kubectl.run(&arguments)?;
+        }
+        let there = u32::try_from(text.lines().count())?;
+        let new = (pods - made).min(AT_ONCE.saturating_sub(there));
+        if new > 0 {
+            let manifests: String = (made..made + new)
+                .map(|index| short_pod("churn", index, world::SERVICE))
+                .collect();
+            test.kubectl.feed(&["apply", "--filename=-"], &manifests)?;
+            made += new;
+        } else if there == 0 {
+            return Ok(());
+        }
+        ensure!(
+            last.elapsed() < SOON,
+            "no pod is done within {} s:\n{text}",
+            SOON.as_secs()
+        );
+        std::thread::sleep(super::LOOK);
+    }
+}
+
+/// A pod that makes its connections within a second, and is done.
+pub(super) fn short_pod(namespace: &str, index: u32, to: &str) -> String {
     format!(
         "---
 apiVersion: v1
 kind: Pod
-metadata: {{name: short-{index}, namespace: churn}}
+metadata: {{name: short-{index}, namespace: {namespace}}}
 spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: 0
@@ -153,7 +177,7 @@ spec:
     - name: client
       image: sidestep.local/mesh:1
       imagePullPolicy: Never
-      command: [sidestep-tests, actor, connect, --to, \"10.96.0.80:8080\", --count, \"{CONNECTIONS}\", --rate, \"{rate}\"]
+      command: [sidestep-tests, actor, connect, --to, \"{to}\", --count, \"{CONNECTIONS}\", --rate, \"{CONNECTIONS}\"]
 "
     )
 }

@@ -1,12 +1,13 @@
 //! `cargo xtask cluster test`: the chart on a real cluster, and whether what the agent says there is right.
 //!
-//! One run, one cluster, in the order of a story: installed, a healthy and a broken pod, Prometheus, many pods that live
-//! for seconds, the agent killed, the API server gone. A check that fails does not keep the others from being made, except
-//! where there is nothing to check. Nothing is asked of the agent that a user could not ask.
+//! One run, one cluster, in the order of a story: installed, a healthy and a broken pod, Prometheus; then its chapters, each
+//! of which needs nothing but that beginning. A check that fails does not keep the others from being made, except where
+//! there is nothing to check. Nothing is asked of the agent that a user could not ask.
 
 mod agent;
 mod chaos;
 mod churn;
+mod kinds;
 mod prometheus;
 mod world;
 
@@ -14,8 +15,8 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 
 use super::kubectl::Kubectl;
 use super::lifecycle::Running;
@@ -36,6 +37,9 @@ pub(crate) struct Options {
     /// Pods that come and go
     #[arg(long, default_value_t = 200)]
     churn: u32,
+    /// Only these chapters, in the story's order
+    #[arg(long, value_enum)]
+    only: Vec<Chapter>,
     /// An agent that is built already, instead of building one
     #[arg(long, requires = "tests")]
     agent: Option<PathBuf>,
@@ -45,6 +49,33 @@ pub(crate) struct Options {
     /// Leave the cluster running at the end, to look around
     #[arg(long)]
     keep: bool,
+}
+
+/// A part of the story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Chapter {
+    /// The agent's own tests against an API server alone
+    Watches,
+    /// What a quiet node costs the API server
+    Quiet,
+    /// A pod in the node's network
+    HostNetwork,
+    /// A native sidecar
+    NativeSidecar,
+    /// Pods that come and go
+    Churn,
+    /// The agent killed
+    Killed,
+    /// The API server gone
+    ApiServer,
+}
+
+/// What the beginning leaves to the chapters; a chapter that moves the agent puts the new one here.
+#[derive(Debug)]
+struct Scene<'a> {
+    images: &'a world::Images,
+    agent: Agent,
+    prometheus: Prometheus,
 }
 
 /// Everything the checks need.
@@ -122,6 +153,52 @@ impl Test {
             );
             Ok(())
         })?;
+        let mut scene = Scene {
+            images,
+            agent,
+            prometheus,
+        };
+        self.scraped(&scene.prometheus);
+        for chapter in Chapter::value_variants() {
+            if options.only.is_empty() || options.only.contains(chapter) {
+                self.chapter(*chapter, options, &mut scene)?;
+            }
+        }
+        self.healthy(&scene.agent);
+        let memory = scene.agent.memory();
+        self.check("the agent takes at most 48 MiB", || {
+            let bytes = memory?;
+            ensure!(bytes <= 48 << 20, "{:.1} MiB", mebibytes(bytes));
+            Ok(format!("{:.1} MiB", mebibytes(bytes)))
+        });
+        Ok(())
+    }
+
+    fn chapter(
+        &mut self,
+        chapter: Chapter,
+        options: &Options,
+        scene: &mut Scene<'_>,
+    ) -> Result<()> {
+        match chapter {
+            Chapter::Watches => {
+                self.watches();
+                Ok(())
+            }
+            Chapter::Quiet => churn::requests(self),
+            Chapter::HostNetwork => kinds::host_network(self, scene),
+            Chapter::NativeSidecar => kinds::native_sidecar(self, scene),
+            Chapter::Churn => churn::churn(self, &scene.agent, &scene.prometheus, options.churn),
+            Chapter::Killed => {
+                scene.agent = chaos::kill_agent(self, &scene.agent)?;
+                Ok(())
+            }
+            Chapter::ApiServer => chaos::api_server_away(self, &scene.agent, &scene.prometheus),
+        }
+    }
+
+    /// What Prometheus has of the mesh.
+    fn scraped(&mut self, prometheus: &Prometheus) {
         self.check("Prometheus has the finding by its pod", || {
             prometheus.wait(
                 r#"sidestep_findings{namespace="mesh",pod="broken",code="bypass-no-rules"}"#,
@@ -134,19 +211,6 @@ impl Test {
                 |value| value >= 20.0,
             )
         });
-        self.watches();
-        churn::requests(self)?;
-        churn::churn(self, &agent, &prometheus, options.churn)?;
-        let agent = chaos::kill_agent(self, &agent)?;
-        chaos::api_server_away(self, &agent, &prometheus)?;
-        self.healthy(&agent);
-        let memory = agent.memory();
-        self.check("the agent takes at most 48 MiB", || {
-            let bytes = memory?;
-            ensure!(bytes <= 48 << 20, "{:.1} MiB", mebibytes(bytes));
-            Ok(format!("{:.1} MiB", mebibytes(bytes)))
-        });
-        Ok(())
     }
 
     /// The agent's own tests against an API server alone: rights that are missing, an outage, Events.
@@ -275,19 +339,4 @@ impl Test {
 #[expect(clippy::cast_precision_loss, reason = "a number for people")]
 fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
-}
-
-/// Waits until something is so, for those that cannot go on before.
-fn wait(stop: &Stop, what: &str, limit: Duration, ready: impl Fn() -> Result<()>) -> Result<()> {
-    let end = Instant::now() + limit;
-    loop {
-        stop.check()?;
-        match ready() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= end => {
-                bail!("{what}: not within {} s: {error:#}", limit.as_secs())
-            }
-            Err(_) => std::thread::sleep(LOOK),
-        }
-    }
 }

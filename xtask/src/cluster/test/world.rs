@@ -23,9 +23,11 @@ pub(super) struct Images {
     agent: PathBuf,
     mesh: PathBuf,
     /// The agent itself, which is the plugin of kubectl, too.
-    program: PathBuf,
+    pub(super) program: PathBuf,
 }
 
+/// The mesh's server, by its service.
+pub(super) const SERVICE: &str = "10.96.0.80:8080";
 /// Tag of the agent's image: never one that a registry has.
 const TAG: &str = "test";
 
