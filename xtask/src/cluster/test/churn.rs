@@ -14,6 +14,9 @@ use super::{SOON, Test, world};
 
 /// Pods that are there at once.
 const AT_ONCE: u32 = 40;
+/// How many are made and deleted in a minute, at least: what a kubelet is tested for. An idle machine of two processors does
+/// twice that.
+const PER_MINUTE: f64 = 110.0;
 /// Connections that each of them makes.
 pub(super) const CONNECTIONS: u32 = 20;
 /// How long requests are counted.
@@ -57,6 +60,7 @@ pub(super) fn churn(
     conveyor(test, pods)?;
     let made = pods * CONNECTIONS;
     let minutes = start.elapsed().as_secs_f64() / 60.0;
+    let rate = f64::from(pods) / minutes;
     let requests = audited(test)? - requests;
     let question = "sum(max_over_time(sidestep_connections_total{namespace=\"churn\",leg=\"direct_out\"}[15m]))";
     test.check(
@@ -69,16 +73,20 @@ pub(super) fn churn(
                 seen.parse::<f64>()? <= f64::from(made),
                 "more than were made: {seen}"
             );
-            Ok(format!(
-                "{seen}, {:.0} pods a minute",
-                f64::from(pods) / minutes
-            ))
+            ensure!(
+                rate >= PER_MINUTE,
+                "the node took only {rate:.0} pods a minute"
+            );
+            Ok(format!("{seen}, {rate:.0} pods a minute"))
         },
     );
-    let lost = agent.metric("sidestep_agent_lost_total", &[]);
+    let lost = counted(&agent.text("/metrics")?);
     test.check("nothing was lost at a bound", || {
-        let lost = lost?;
-        ensure!(lost == 0.0, "{lost}");
+        ensure!(
+            !lost.iter().any(|line| line.contains("_lost_")),
+            "{}",
+            lost.join("\n")
+        );
         Ok(format!(
             "{requests} requests to the API server in {minutes:.1} minutes"
         ))
@@ -86,18 +94,22 @@ pub(super) fn churn(
     Ok(())
 }
 
-/// Where connections are that are nobody's: what the agent counts, and whose are too few.
-fn unaccounted(agent: &Agent, prometheus: &Prometheus) -> String {
-    let counted = [
+/// What the agent counts of that which it does not know or did not get.
+fn counted(metrics: &str) -> Vec<String> {
+    let names = [
         "sidestep_unattributed_connections_total",
         "sidestep_agent_lost_total",
     ];
-    let text = agent.text("/metrics").unwrap_or_default();
-    let mut lines: Vec<String> = text
+    metrics
         .lines()
-        .filter(|line| counted.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0"))
+        .filter(|line| names.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0"))
         .map(str::to_owned)
-        .collect();
+        .collect()
+}
+
+/// Where connections are that are nobody's: what the agent counts, and whose are too few.
+fn unaccounted(agent: &Agent, prometheus: &Prometheus) -> String {
+    let mut lines = counted(&agent.text("/metrics").unwrap_or_default());
     let few = format!(
         "sum by (pod) (max_over_time(sidestep_connections_total{{namespace=\"churn\"}}[15m])) != {CONNECTIONS}"
     );
