@@ -1,7 +1,8 @@
 //! Two namespaces joined by a cable: a pod with rules, and a peer behind which services are.
 //!
 //! Somebody listens on every port of interest on both sides and says which side and port was reached, so that where a
-//! connection came out needs no guess. Everything made is removed when the world is dropped, or its process killed.
+//! connection came out needs no guess. Everything made is removed when the world is dropped, or its process killed, and what
+//! connection tracking remembers of it with it: the kernel's table of that is one for all, and small on a small machine.
 //!
 //! It must never change the namespace of the thread that calls it: each job is done by a thread that ends.
 
@@ -9,15 +10,17 @@ use std::{
     fs::File,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     process::{Command, Stdio},
-    thread,
+    sync::atomic::{AtomicU32, Ordering},
+    thread::{self, JoinHandle},
 };
 
 use anyhow::{Context as _, Result, bail};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sched::{CloneFlags, setns},
+    unistd::pipe,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -25,6 +28,9 @@ use crate::grammar::{CAPTURES, Dialect, Family, SERVICES};
 
 #[path = "../../reaper.rs"]
 mod reaper;
+
+/// Worlds made by this process so far: each has names of its own.
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Where a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +45,37 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct World {
     name: String,
+    /// Dropped first: who listens keeps the namespace.
+    listeners: Vec<Listeners>,
     _reaper: reaper::Reaper,
+}
+
+/// Those who listen in one namespace; they end with this.
+#[derive(Debug)]
+struct Listeners {
+    stop: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It panicked: the connections that it did not answer told of that.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl World {
     /// Makes it and starts the listeners.
     pub(crate) fn new() -> Result<Self> {
-        let name = format!("sdiff{}", std::process::id());
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sdiff{}-{number}", std::process::id());
         let names = ["pod", "peer"].map(|side| format!("{name}-{side}"));
-        let world = Self {
+        let mut world = Self {
             name,
+            listeners: Vec::new(),
             _reaper: reaper::Reaper::of(&names).context("cannot start a shell")?,
         };
         let (pod, peer) = (world.netns(Place::Pod), world.netns(Place::Peer));
@@ -77,7 +104,8 @@ impl World {
             ip(&format!("-n {peer} {four} route add local {net} dev lo"))?;
         }
         for place in [Place::Pod, Place::Peer] {
-            world.listen(place)?;
+            let listeners = world.listen(place)?;
+            world.listeners.push(listeners);
         }
         Ok(world)
     }
@@ -107,7 +135,7 @@ impl World {
     }
 
     /// Listens on every port and tells whoever connects where it is.
-    fn listen(&self, place: Place) -> Result<()> {
+    fn listen(&self, place: Place) -> Result<Listeners> {
         let word = match place {
             Place::Pod => "pod",
             Place::Peer => "peer",
@@ -118,8 +146,12 @@ impl World {
                 .map(|port| listener(*port))
                 .collect::<Result<Vec<_>>>()
         })?;
-        thread::spawn(move || serve(&listeners, word));
-        Ok(())
+        let (stopped, stop) = pipe()?;
+        let thread = thread::spawn(move || serve(&listeners, &stopped, word));
+        Ok(Listeners {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// Installs rules, in place of all that were there. An error is the tool's: the rules say something it cannot do.
@@ -200,15 +232,19 @@ fn listener(port: u16) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// For ever: ends with the process.
-fn serve(listeners: &[TcpListener], word: &str) {
+/// Until the other end of `stopped` is closed.
+fn serve(listeners: &[TcpListener], stopped: &OwnedFd, word: &str) {
     loop {
         let mut fds: Vec<PollFd<'_>> = listeners
             .iter()
             .map(|l| PollFd::new(l.as_fd(), PollFlags::POLLIN))
+            .chain([PollFd::new(stopped.as_fd(), PollFlags::POLLIN)])
             .collect();
         if poll(&mut fds, PollTimeout::NONE).is_err() {
             continue;
+        }
+        if fds.last().and_then(PollFd::any).unwrap_or(false) {
+            return;
         }
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         for (listener, _) in listeners.iter().zip(ready).filter(|(_, ready)| *ready) {
