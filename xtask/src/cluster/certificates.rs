@@ -63,6 +63,12 @@ pub(crate) fn make(dir: &Path) -> Result<()> {
     )
 }
 
+/// A certificate for something in the cluster that serves under a name.
+pub(crate) fn serving(dir: &Path, file: &str, name: &str) -> Result<()> {
+    let extensions = format!("subjectAltName=DNS:{name}\nextendedKeyUsage=serverAuth\n");
+    signed(dir, file, &format!("/CN={name}"), &extensions)
+}
+
 fn signed(dir: &Path, name: &str, subject: &str, extensions: &str) -> Result<()> {
     let [key, request, certificate, file] =
         ["key", "csr", "crt", "ext"].map(|end| format!("{name}.{end}"));

@@ -21,8 +21,9 @@ const TOOLS: [(&str, &str); 4] = [
 ];
 
 /// What a Kubernetes node and its set-up call, and the Debian package each is in.
-const NODE_TOOLS: [(&str, &str); 7] = [
+const NODE_TOOLS: [(&str, &str); 8] = [
     ("conntrack", "conntrack"),
+    ("curl", "curl"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("mount", "mount"),

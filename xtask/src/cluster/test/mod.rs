@@ -9,6 +9,7 @@ mod chaos;
 mod churn;
 mod kinds;
 mod prometheus;
+mod secured;
 mod world;
 
 use std::path::PathBuf;
@@ -68,6 +69,8 @@ enum Chapter {
     Killed,
     /// The API server gone
     ApiServer,
+    /// Tokens and TLS on the port
+    Secured,
 }
 
 /// What the beginning leaves to the chapters; a chapter that moves the agent puts the new one here.
@@ -76,6 +79,14 @@ struct Scene<'a> {
     images: &'a world::Images,
     agent: Agent,
     prometheus: Prometheus,
+}
+
+impl Scene<'_> {
+    /// The agent is another pod now.
+    fn moved(&mut self, test: &Test) -> Result<()> {
+        self.agent = Agent::find(&test.kubectl)?;
+        self.prometheus.configure(&world::prometheus(&self.agent)?)
+    }
 }
 
 /// Everything the checks need.
@@ -134,8 +145,13 @@ impl Test {
             world::agent_pod(&test.kubectl).map(|_| ())
         })?;
         let agent = Agent::find(&self.kubectl)?;
-        let prometheus =
-            Prometheus::start(&self.running.place, &self.running.programs, &agent.address)?;
+        let prometheus = Prometheus::start(
+            &self.running.place,
+            &self.running.programs,
+            "prometheus",
+            "127.0.0.1:19090",
+            &world::prometheus(&agent)?,
+        )?;
         self.kubectl
             .run(&["apply", "--filename", &world::file("mesh.yaml")])?;
         self.until("the pods of the mesh are ready", |test| {
@@ -194,6 +210,7 @@ impl Test {
                 Ok(())
             }
             Chapter::ApiServer => chaos::api_server_away(self, &scene.agent, &scene.prometheus),
+            Chapter::Secured => secured::secured(self, scene),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The real Prometheus, which scrapes the agent as in any cluster and is asked as from any dashboard.
 
 use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -9,42 +10,63 @@ use serde_json::Value;
 
 use super::super::daemons::Programs;
 use super::super::place::Place;
-use super::world;
 use crate::process;
 
-const ADDRESS: &str = "127.0.0.1:19090";
 /// A scrape a second, so anything is there after a few.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Ended when dropped.
 #[derive(Debug)]
-pub(super) struct Prometheus(Child);
+pub(super) struct Prometheus {
+    child: Child,
+    /// Where it listens.
+    address: &'static str,
+    /// Its configuration.
+    config: PathBuf,
+}
 
 impl Prometheus {
     /// Starts it on this machine; it reaches the pods over the cluster's link.
-    pub(super) fn start(place: &Place, programs: &Programs, agent: &str) -> Result<Self> {
-        let config = fs::read_to_string(world::file("prometheus.yaml"))?.replace("ADDRESS", agent);
-        let path = place.join("prometheus.yaml");
+    pub(super) fn start(
+        place: &Place,
+        programs: &Programs,
+        name: &str,
+        address: &'static str,
+        config: &str,
+    ) -> Result<Self> {
+        let path = place.join(format!("{name}.yaml"));
         fs::write(&path, config)?;
         process::output(
             std::process::Command::new(programs.tools.join("usr/bin/promtool"))
                 .args(["check", "config"])
                 .arg(&path),
         )?;
-        let log = File::create(place.log("prometheus"))?;
+        let log = File::create(place.log(name))?;
         let child = process::dies_with_us(&programs.tools.join("usr/bin/prometheus"))
             .arg(format!("--config.file={}", path.display()))
             .arg(format!(
                 "--storage.tsdb.path={}",
-                place.join("prometheus").display()
+                place.join(name).display()
             ))
-            .arg(format!("--web.listen-address={ADDRESS}"))
+            .arg(format!("--web.listen-address={address}"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .context("cannot start Prometheus")?;
-        Ok(Self(child))
+        Ok(Self {
+            child,
+            address,
+            config: path,
+        })
+    }
+
+    /// Gives it another configuration; what it has seen stays.
+    pub(super) fn configure(&self, config: &str) -> Result<()> {
+        fs::write(&self.config, config)?;
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id())?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP)?;
+        Ok(())
     }
 
     /// Sum of what a question is answered with; an error if that is nothing.
@@ -56,7 +78,7 @@ impl Prometheus {
 
     /// Labels and values of what a question is answered with.
     pub(super) fn rows(&self, question: &str) -> Result<Vec<(String, f64)>> {
-        let answer: Value = ureq::get(format!("http://{ADDRESS}/api/v1/query"))
+        let answer: Value = ureq::get(format!("http://{}/api/v1/query", self.address))
             .query("query", question)
             .call()
             .context("Prometheus does not answer")?
@@ -92,7 +114,7 @@ impl Prometheus {
 
 impl Drop for Prometheus {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -3,6 +3,7 @@
 //! The chart is installed by the real helm with nothing set but the image. The pods' image has the real Envoy and the real
 //! iptables in it; it must never have anything that makes a pod easier to understand than one of a real mesh.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,6 +13,7 @@ use flate2::Compression;
 use super::super::images;
 use super::super::kubectl::Kubectl;
 use super::super::lifecycle::Running;
+use super::agent::Agent;
 use crate::build::{self, Linkage, Profile, Program};
 use crate::image::archive::{self, About, Files};
 use crate::setup::{self, Component};
@@ -122,22 +124,38 @@ pub(super) fn file(name: &str) -> String {
         .to_string()
 }
 
+/// The configuration of a Prometheus that scrapes an agent.
+pub(super) fn prometheus(agent: &Agent) -> Result<String> {
+    Ok(fs::read_to_string(file("prometheus.yaml"))?.replace("ADDRESS", &agent.address))
+}
+
 /// Gives the cluster its images and installs the chart.
 pub(super) fn install(running: &Running, images: &Images) -> Result<()> {
     for image in [&images.agent, &images.mesh] {
         images::import(&running.place, &running.programs, image)?;
     }
-    process::output(
-        Command::new(setup::need(Component::Helm)?)
-            .args(["install", "sidestep"])
-            .arg(paths::workspace().join(manifests::CHART))
-            .args(["--namespace", "sidestep", "--create-namespace"])
-            .args(["--set", &format!("image.tag={TAG}")])
-            .args(["--set", "image.pullPolicy=Never"])
-            .env("KUBECONFIG", running.place.kubeconfig()),
-    )
-    .context("the chart does not install")?;
-    Ok(())
+    chart(running, &["install", "--create-namespace"], &[]).context("the chart does not install")
+}
+
+/// Changes the chart's values, all others being as at the installation.
+pub(super) fn upgrade(running: &Running, values: &[&str]) -> Result<()> {
+    chart(running, &["upgrade"], values).context("the chart does not upgrade")
+}
+
+fn chart(running: &Running, verb: &[&str], values: &[&str]) -> Result<()> {
+    let mut command = Command::new(setup::need(Component::Helm)?);
+    command
+        .args(verb)
+        .arg("sidestep")
+        .arg(paths::workspace().join(manifests::CHART))
+        .args(["--namespace", "sidestep"])
+        .args(["--set", &format!("image.tag={TAG}")])
+        .args(["--set", "image.pullPolicy=Never"])
+        .env("KUBECONFIG", running.place.kubeconfig());
+    for value in values {
+        command.args(["--set", value]);
+    }
+    process::output(&mut command).map(drop)
 }
 
 /// What `kubectl sidestep` answers, as its administrator's kubeconfig lets it ask.
