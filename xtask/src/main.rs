@@ -13,6 +13,7 @@ mod fuzz;
 mod image;
 mod lint;
 mod manifests;
+mod monitors;
 mod paths;
 mod process;
 mod scenario;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::setup::{self, Component};
-use crate::{paths, process};
+use crate::{monitors, paths, process};
 
 /// The chart, from the root of the checkout.
 pub(crate) const CHART: &str = "deploy/chart/sidestep";
@@ -43,6 +43,7 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     if options.check {
         check()?;
+        monitors::check()?;
         return Ok(ExitCode::SUCCESS);
     }
     let path = paths::workspace().join(RENDERED);
@@ -83,7 +84,8 @@ fn render() -> Result<String> {
     Ok(format!("{HEAD}{}\n", kept.join("\n")))
 }
 
-fn helm() -> Result<Command> {
+/// helm, in the checkout.
+pub(crate) fn helm() -> Result<Command> {
     let mut command = Command::new(setup::need(Component::Helm)?);
     command.current_dir(paths::workspace());
     Ok(command)

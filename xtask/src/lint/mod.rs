@@ -18,7 +18,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{build, manifests, paths, process};
+use crate::{build, manifests, monitors, paths, process};
 use source::Source;
 
 /// `cargo xtask lint`
@@ -50,11 +50,12 @@ const QUICK: [Step; 2] = [
     ("formatting", formatting),
     ("layering, measures, names", sources),
 ];
-const COMPILED: [Step; 4] = [
+const COMPILED: [Step; 5] = [
     ("clippy on the probes", clippy_probes),
     ("clippy on the workspace", clippy_workspace),
     ("dependencies", dependencies::check),
     ("chart and manifests", manifests::check),
+    ("the chart's monitors", monitors::check),
 ];
 
 /// Runs every step and lists those that failed.

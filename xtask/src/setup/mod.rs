@@ -16,6 +16,7 @@ mod helm;
 mod host;
 mod kernels;
 mod kubernetes;
+mod monitor_types;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -80,6 +81,8 @@ pub(crate) enum Component {
     NodeTools,
     /// Installs the chart
     Helm,
+    /// What the Prometheus operator takes, to compare the chart's monitors with
+    MonitorTypes,
 }
 
 /// A kernel of the test matrix.
@@ -195,6 +198,7 @@ fn make(component: Component, depth: Depth) -> Result<PathBuf> {
         Component::ClusterTools => cluster_tools::make(&context),
         Component::NodeTools => host::node_tools(&context),
         Component::Helm => helm::make(&context),
+        Component::MonitorTypes => monitor_types::make(&context),
     }
 }
 
