@@ -62,18 +62,7 @@ impl Running {
         certificates::make(&place.join("pki"))?;
         config::write(&place, &programs.tools)?;
         images::pause(&place.join("images/pause.tar"))?;
-        let log = File::create(place.log("supervisor"))?;
-        let supervisor = Command::new(format!("/proc/{}/exe", std::process::id()))
-            .args(["cluster", "node", "--follow-stdin", "--outside"])
-            .arg(std::process::id().to_string())
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            // Ctrl-C is for us: we end it.
-            .process_group(0)
-            .spawn()
-            .context("cannot start the supervisor")?;
-        fs::write(place.pid_file(), supervisor.id().to_string())?;
+        let supervisor = supervisor(&place)?;
         let mut running = Self {
             place,
             programs,
@@ -92,6 +81,21 @@ impl Running {
         }
         self.keep = true;
         Ok(self.place.clone())
+    }
+
+    /// Ends everything at once, as a power cut does, and starts the node from what is on its disk.
+    pub(crate) fn reboot(&mut self, stop: &Stop) -> Result<()> {
+        cgroups::kill_all()?;
+        self.supervisor.wait()?;
+        cgroups::remove_all()?;
+        unlink();
+        // What a machine has in memory only: sockets, and the state of what runs.
+        for name in [self.place.join("run"), self.place.ready_file()] {
+            crate::cache::remove(&name)?;
+        }
+        fs::create_dir_all(self.place.join("run"))?;
+        self.supervisor = supervisor(&self.place)?;
+        self.wait(stop)
     }
 
     fn wait(&mut self, stop: &Stop) -> Result<()> {
@@ -132,6 +136,26 @@ impl Drop for Running {
         }
         let _ = self.supervisor.wait();
     }
+}
+
+/// Starts the process that is the node.
+fn supervisor(place: &Place) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(place.log("supervisor"))?;
+    let supervisor = Command::new(format!("/proc/{}/exe", std::process::id()))
+        .args(["cluster", "node", "--follow-stdin", "--outside"])
+        .arg(std::process::id().to_string())
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        // Ctrl-C is for us: we end it.
+        .process_group(0)
+        .spawn()
+        .context("cannot start the supervisor")?;
+    fs::write(place.pid_file(), supervisor.id().to_string())?;
+    Ok(supervisor)
 }
 
 /// This machine's end of the link.

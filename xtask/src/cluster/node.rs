@@ -169,16 +169,31 @@ fn mounts(place: &Place) -> Result<()> {
         .context("cannot mount /run")?;
     fs::create_dir_all("/run/netns")?;
     for (name, value) in SETTINGS {
-        let real = Path::new("/proc/sys").join(name);
-        if real.exists() {
-            let file = place.join("settings").join(name.replace('/', "_"));
-            fs::create_dir_all(place.join("settings"))?;
-            fs::write(&file, value)?;
-            mount(Some(&file), &real, none, MsFlags::MS_BIND, none)
-                .with_context(|| format!("cannot hide {}", real.display()))?;
-        }
+        setting(place, name, value)?;
     }
+    // Each start is a boot to the kubelet.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    setting(place, "kernel/random/boot_id", &boot)?;
     fs::write("/proc/sys/kernel/hostname", NODE).context("cannot set the host name")
+}
+
+/// Puts a file over a setting of the machine.
+fn setting(place: &Place, name: &str, value: &str) -> Result<()> {
+    let real = Path::new("/proc/sys").join(name);
+    if !real.exists() {
+        return Ok(());
+    }
+    let file = place.join("settings").join(name.replace('/', "_"));
+    fs::create_dir_all(place.join("settings"))?;
+    fs::write(&file, value)?;
+    mount(
+        Some(&file),
+        &real,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .with_context(|| format!("cannot hide {}", real.display()))
 }
 
 fn overlay(place: &Place, name: &str, lower: &Path) -> Result<()> {

@@ -11,8 +11,6 @@ use super::world;
 /// An agent's address.
 #[derive(Clone, Debug)]
 pub(super) struct Agent {
-    /// Name of its pod.
-    pub(super) pod: String,
     /// Address and port.
     pub(super) address: String,
 }
@@ -20,9 +18,8 @@ pub(super) struct Agent {
 impl Agent {
     /// The one that is ready.
     pub(super) fn find(kubectl: &Kubectl) -> Result<Self> {
-        let (pod, address) = world::agent_pod(kubectl)?;
+        let address = world::agent_address(kubectl)?;
         Ok(Self {
-            pod,
             address: format!("{address}:9964"),
         })
     }

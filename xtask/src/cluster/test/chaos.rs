@@ -21,7 +21,7 @@ pub(super) fn kill_agent(test: &mut Test, agent: &Agent) -> Result<Agent> {
     let started = agent.metric("process_start_time_seconds", &[])?;
     let events = counted(test)?;
     // It is the container's first process, which the kernel protects from itself but not from the node.
-    let pid = agent_process(agent)?;
+    let pid = process_of("", "usr/bin/sidestep")?;
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(pid),
         nix::sys::signal::Signal::SIGKILL,
@@ -45,7 +45,7 @@ pub(super) fn kill_agent(test: &mut Test, agent: &Agent) -> Result<Agent> {
 }
 
 /// Events of the agent about the mesh.
-fn counted(test: &Test) -> Result<usize> {
+pub(super) fn counted(test: &Test) -> Result<usize> {
     let text = test
         .kubectl
         .run(&["get", "events", "--namespace=mesh", "--no-headers"])?;
@@ -55,21 +55,21 @@ fn counted(test: &Test) -> Result<usize> {
         .count())
 }
 
-/// The process that listens as the agent: of our cluster's, the one that says so of itself.
-fn agent_process(agent: &Agent) -> Result<i32> {
-    let started = agent.pod.clone();
+/// A process of the node's pods by its program and a part of its cgroup's name. Others on this machine may run the same.
+pub(super) fn process_of(part: &str, program: &str) -> Result<i32> {
     fs::read_dir("/proc")?
         .flatten()
         .filter_map(|entry| {
             let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
             let groups = fs::read_to_string(entry.path().join("cgroup")).ok()?;
-            let program = fs::read_link(entry.path().join("exe")).ok()?;
+            let runs = fs::read_link(entry.path().join("exe")).ok()?;
             (groups.contains("/sidestep-cluster/kubepods/")
-                && program.ends_with("usr/bin/sidestep"))
+                && groups.contains(part)
+                && runs.ends_with(program))
             .then_some(pid)
         })
         .next()
-        .with_context(|| format!("no process of {started}"))
+        .with_context(|| format!("no process {program} of {part}"))
 }
 
 /// How many of the agent's sources at the API server are in trouble. Others may be, for what else this machine does.

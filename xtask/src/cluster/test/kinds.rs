@@ -101,7 +101,6 @@ pub(super) fn native_sidecar(test: &mut Test, scene: &Scene<'_>) -> Result<()> {
         .context("cannot start an agent")?;
     let _beside = Beside(child);
     let agent = Agent {
-        pod: "beside".to_owned(),
         address: BESIDE.to_owned(),
     };
     test.until(

@@ -9,6 +9,7 @@ mod chaos;
 mod churn;
 mod kinds;
 mod prometheus;
+mod reboot;
 mod secured;
 mod world;
 
@@ -69,6 +70,8 @@ enum Chapter {
     Killed,
     /// The API server gone
     ApiServer,
+    /// The node rebooted
+    Reboot,
     /// Tokens and TLS on the port
     Secured,
 }
@@ -142,7 +145,7 @@ impl Test {
     fn story(&mut self, options: &Options, images: &world::Images) -> Result<()> {
         world::install(&self.running, images)?;
         self.until("the agent is ready", |test| {
-            world::agent_pod(&test.kubectl).map(|_| ())
+            world::agent_address(&test.kubectl).map(drop)
         })?;
         let agent = Agent::find(&self.kubectl)?;
         let prometheus = Prometheus::start(
@@ -210,6 +213,7 @@ impl Test {
                 Ok(())
             }
             Chapter::ApiServer => chaos::api_server_away(self, &scene.agent, &scene.prometheus),
+            Chapter::Reboot => reboot::reboot(self, scene),
             Chapter::Secured => secured::secured(self, scene),
         }
     }

@@ -171,21 +171,21 @@ pub(super) fn plugin(running: &Running, images: &Images, arguments: &[&str]) -> 
     )
 }
 
-/// Name and address of the agent's pod, once it is ready.
-pub(super) fn agent_pod(kubectl: &Kubectl) -> Result<(String, String)> {
+/// Address of the agent's pod, once it is ready.
+pub(super) fn agent_address(kubectl: &Kubectl) -> Result<String> {
     let line = kubectl.run(&[
         "get",
         "pods",
         "--namespace=sidestep",
         "--selector=app.kubernetes.io/name=sidestep",
         "--no-headers",
-        "--output=custom-columns=N:.metadata.name,I:.status.podIP,R:.status.containerStatuses[0].ready",
+        "--output=custom-columns=I:.status.podIP,R:.status.containerStatuses[0].ready",
     ])?;
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [name, address, "true"] = words.as_slice() else {
+    let [address, "true"] = words.as_slice() else {
         bail!("there is {}", line.trim());
     };
-    Ok(((*name).to_owned(), (*address).to_owned()))
+    Ok((*address).to_owned())
 }
 
 /// Whether so many pods of a namespace are ready, all containers of them.
