@@ -37,4 +37,6 @@ counters! {
     RewriteLost = "rewrite_lost",
     /// A watched address used up its looks, or the map of drops was full: a drop was not counted.
     DropUnseen = "drop_unseen",
+    /// No place among the open connections: whether it waits is seen more rarely.
+    OpenUntracked = "open_untracked",
 }

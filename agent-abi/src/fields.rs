@@ -122,6 +122,16 @@ fields! {
     tcp_mss_clamp: "tcp_sock", "rx_opt.mss_clamp", Byte, Optional;
     /// Bytes the peer has sent.
     tcp_bytes_received: "tcp_sock", "bytes_received", Byte, Optional;
+    /// Bytes sent.
+    tcp_bytes_sent: "tcp_sock", "bytes_sent", Byte, Optional;
+    /// What is to be received next.
+    tcp_rcv_nxt: "tcp_sock", "rcv_nxt", Byte, Optional;
+    /// What is to be read next.
+    tcp_copied_seq: "tcp_sock", "copied_seq", Byte, Optional;
+    /// The first byte that is not acknowledged.
+    tcp_snd_una: "tcp_sock", "snd_una", Byte, Optional;
+    /// The byte after all that was written.
+    tcp_write_seq: "tcp_sock", "write_seq", Byte, Optional;
     /// Buffer of a packet.
     skb_head: "sk_buff", "head", Byte, Optional;
     /// Offset of its network header in the buffer.

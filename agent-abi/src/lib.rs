@@ -15,6 +15,7 @@ mod drop;
 mod event;
 mod fields;
 mod key;
+mod open;
 mod slot;
 
 pub use counters::{COUNTER_COUNT, COUNTER_NAMES, Counter};
@@ -35,15 +36,16 @@ pub use key::{
     DIRECTION_INBOUND, DIRECTION_OUTBOUND, DatagramValue, EdgeKey, EdgeValue, FAMILY_IPV4,
     FAMILY_IPV6, FLAG_DUAL_STACK, FLAG_OVERFLOW, HISTOGRAM_BUCKETS, NO_ID,
 };
+pub use open::{LOOK_ARGUMENTS, LOOK_AT, OPEN_SLOTS, OPEN_STAYS, OPEN_TIME_SHIFT, Open, WAITING};
 pub use slot::{
     AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, STATE_BUSY, STATE_FREE, STATE_MIN_TAG,
 };
 
 /// Version of every layout in this crate. Raise it with any change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Symbol the probes' object carries for this version; its absence is a mismatch.
-pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_5";
+pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_6";
 
 /// A record that is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

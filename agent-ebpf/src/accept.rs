@@ -14,17 +14,21 @@ use sidestep_abi::EdgeKey;
 use crate::{
     connect, edges,
     maps::{ACCEPT_SLOTS, ACCEPTABLE, Acceptable, sk_hash},
+    open,
 };
 
 /// A child that may be accepted from now on.
 #[inline(always)]
 pub(crate) fn acceptable(sk: u64, key: &EdgeKey) {
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    open::began(sk, now);
     if let Some(slot) = ACCEPTABLE.get_ptr_mut(sk_hash(sk) & (ACCEPT_SLOTS - 1)) {
-        // SAFETY: a map value; a helper without arguments.
+        // SAFETY: a map value.
         unsafe {
             *slot = Acceptable {
                 sk,
-                since_ns: bpf_ktime_get_ns(),
+                since_ns: now,
                 key: *key,
             };
         }

@@ -20,7 +20,7 @@ use crate::{
         CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
         DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
     },
-    reset,
+    open, reset,
     verifier::forget,
 };
 
@@ -42,8 +42,10 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: map values; helpers without arguments.
     unsafe {
+        let now = bpf_ktime_get_ns();
+        open::began(sk, now);
         (*pending).sk = 0;
-        (*pending).since_ns = bpf_ktime_get_ns();
+        (*pending).since_ns = now;
         (*pending).to = sock.destination();
         (*pending).place = 0;
         (*pending).decision = DECISION_UNKNOWN;

@@ -20,6 +20,7 @@ mod globals;
 mod kernel;
 mod listen;
 mod maps;
+mod open;
 mod peer_reset;
 mod reset;
 mod retransmit;

@@ -10,7 +10,8 @@ use aya_ebpf::{
 };
 use sidestep_abi::{
     AWAIT_BUCKETS, AWAIT_WAYS, AwaitBucket, AwaitSlot, COUNTER_COUNT, Counter, DROPS as DROPS_ROOM,
-    DatagramValue, DropKey, EdgeKey, EdgeValue, LateOffsets, Task, WATCHED as WATCHED_ROOM,
+    DatagramValue, DropKey, EdgeKey, EdgeValue, LateOffsets, OPEN_SLOTS, Open, Task,
+    WAITING as WAITING_ROOM, WATCHED as WATCHED_ROOM,
 };
 
 /// Connects not yet answered; two may share a pair of slots. One more is nobody's.
@@ -142,6 +143,13 @@ pub(crate) static REFUSED: Array<Refused> = Array::with_max_entries(REFUSED_SLOT
 
 #[map]
 pub(crate) static ACCEPTABLE: Array<Acceptable> = Array::with_max_entries(ACCEPT_SLOTS, 0);
+
+#[map]
+pub(crate) static OPEN: Array<Open> = Array::with_max_entries(OPEN_SLOTS, BPF_F_MMAPABLE);
+
+/// Namespaces in which a connection waits; the agent takes them out.
+#[map]
+pub(crate) static WAITING: HashMap<u32, u32> = HashMap::with_max_entries(WAITING_ROOM, 0);
 
 #[map]
 pub(crate) static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_SLOTS, 0);

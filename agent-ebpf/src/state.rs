@@ -16,13 +16,14 @@ use aya_ebpf::{
 use crate::{
     arrival, connect,
     kernel::{Direct, Kernel, Probed, Sock, TCP},
-    listen,
+    listen, open,
 };
 
 pub(crate) const ESTABLISHED: u32 = 1;
 pub(crate) const SYN_SENT: u32 = 2;
 pub(crate) const SYN_RECV: u32 = 3;
 pub(crate) const CLOSE: u32 = 7;
+pub(crate) const CLOSE_WAIT: u32 = 8;
 pub(crate) const LISTEN: u32 = 10;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -43,9 +44,18 @@ fn change<K: Kernel>(sk: *const u8, old: u32, new: u32) {
     match (old, new) {
         (CLOSE, SYN_SENT) if sock.protocol() == TCP => connect::begin(&sock),
         (SYN_SENT, ESTABLISHED) if sock.protocol() == TCP => connect::established(&sock),
-        (SYN_SENT, CLOSE) if sock.protocol() == TCP => connect::failed(&sock),
+        (SYN_SENT, CLOSE) if sock.protocol() == TCP => {
+            open::ended(sk as u64);
+            connect::failed(&sock);
+        }
         (SYN_RECV, ESTABLISHED) if sock.protocol() == TCP => arrival::child(&sock),
-        (ESTABLISHED, _) if sock.protocol() == TCP => arrival::left(&sock),
+        (ESTABLISHED, _) if sock.protocol() == TCP => {
+            arrival::left(&sock);
+            if new != CLOSE_WAIT {
+                open::ended(sk as u64);
+            }
+        }
+        (CLOSE_WAIT, _) => open::ended(sk as u64),
         (CLOSE, LISTEN) if sock.protocol() == TCP => listen::began(&sock),
         (LISTEN, CLOSE) if sock.protocol() == TCP => listen::ended(&sock),
         _ => {}

@@ -301,6 +301,7 @@ impl Agent {
         if !lost.is_empty() {
             self.give(Input::LostPackets(lost));
         }
+        self.node.waits(self.probes.waiting());
         self.sample_programs();
         self.probes.attach_late();
         self.tell_coverage();

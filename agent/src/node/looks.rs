@@ -2,8 +2,9 @@
 //!
 //! Once a second a few namespaces are visited, in turns. Accept queues are cheap to read.
 //! Connections are not: the kernel has one table of them for the whole machine, walks it whoever
-//! asks, and on a large or busy node a walk takes milliseconds. So what a walk took decides how many
-//! there are, and the agent's own time does not grow with the node's connections.
+//! asks, and on a large or busy node a walk takes milliseconds. So namespaces are walked where the
+//! probes saw something wait, and the others rarely; where probes cannot tell, what a walk took
+//! decides how many there are. Either way the agent's own time does not grow with the node's connections.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +17,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     enter,
-    ports::Ports,
+    ports::{self, Ports},
     queues,
     sampling::Sampling,
     streams,
@@ -27,6 +28,8 @@ use crate::{
     model::{ListenerQueue, NetnsId},
 };
 
+/// Rounds from one count of a namespace's sockets to the next.
+const COUNTED_EVERY: u64 = 3;
 /// Name of the accept queues as a source in [`Change::Source`].
 const QUEUES: &str = "queues";
 
@@ -37,6 +40,7 @@ pub(super) struct Looks {
     turns: Turns,
     pace: Pace,
     ports: Ports,
+    round: u64,
     trouble: Option<String>,
 }
 
@@ -55,6 +59,8 @@ struct Visit {
     queues: Option<io::Result<Queues>>,
     streams: Option<streams::Look>,
     took: Duration,
+    /// Its source ports may be running out.
+    crowded: bool,
 }
 
 impl Looks {
@@ -63,23 +69,27 @@ impl Looks {
         self.sampling.forget(netns);
     }
 
-    /// One round, `every` so often: what is news.
+    /// One round, `every` so often: what is news. Somebody is known to wait in these namespaces, and
+    /// in no others, if that is known at all.
     pub(super) fn round(
         &mut self,
         places: &[(NetnsId, PathBuf)],
         most: Most,
         every: Duration,
+        waiting: Option<&BTreeSet<NetnsId>>,
     ) -> Vec<Input> {
         let ids = |turn: Vec<(NetnsId, PathBuf)>| -> BTreeSet<NetnsId> {
             turn.into_iter().map(|(netns, _)| netns).collect()
         };
         let queues = ids(self.sampling.next(places.to_vec(), most.queues));
-        let streams = self.pace.most(most.streams, every);
-        let streams = ids(self.turns.next(places.to_vec(), streams));
+        let streams = ids(self.walked(places, most.streams, every, waiting));
+        self.round += 1;
+        let counted = self.round.is_multiple_of(COUNTED_EVERY);
         let wanted = |netns: &NetnsId| queues.contains(netns) || streams.contains(netns);
         let visits: Vec<_> = places.iter().filter(|(n, _)| wanted(n)).cloned().collect();
         let found = enter::visit(&visits, |netns| {
-            Ok(visit(queues.contains(&netns), streams.contains(&netns)))
+            let queues = queues.contains(&netns);
+            Ok(visit(queues, streams.contains(&netns), queues && counted))
         });
         let mut trouble = None;
         let mut news = Vec::new();
@@ -89,6 +99,7 @@ impl Looks {
                 queues: queues.contains(&netns).then_some(Err(error)),
                 ..Visit::default()
             });
+            many.extend(visit.crowded.then_some(netns));
             match visit.queues {
                 Some(Ok(queues)) => news.extend(self.queues(netns, queues)),
                 // The namespace went away.
@@ -99,7 +110,6 @@ impl Looks {
             }
             if let Some(look) = visit.streams {
                 self.pace.took(visit.took);
-                many.extend(look.many.then_some(netns));
                 news.extend(self.streams(netns, look));
             }
         }
@@ -113,6 +123,25 @@ impl Looks {
         let crowded = visits.into_iter().filter(|(netns, _)| many.contains(netns));
         news.extend(self.ports.look(Instant::now(), crowded.collect()));
         news
+    }
+
+    /// Namespaces whose connections are walked through in this round.
+    fn walked(
+        &mut self,
+        places: &[(NetnsId, PathBuf)],
+        most: usize,
+        every: Duration,
+        waiting: Option<&BTreeSet<NetnsId>>,
+    ) -> Vec<(NetnsId, PathBuf)> {
+        self.turns.keep(places);
+        let most = self.pace.most(most, every);
+        match waiting {
+            Some(waiting) => {
+                let turn = self.pace.has_turn(every);
+                self.turns.among(places.to_vec(), waiting, most, turn)
+            }
+            None => self.turns.next(places.to_vec(), most),
+        }
     }
 
     fn queues(&mut self, netns: NetnsId, (queues, overflows): Queues) -> Option<Input> {
@@ -135,7 +164,7 @@ impl Looks {
 }
 
 /// In the namespace. Where the connections cannot be read the queues cannot either, and are told.
-fn visit(queues: bool, streams: bool) -> Visit {
+fn visit(queues: bool, streams: bool, counted: bool) -> Visit {
     let queues = queues.then(queues::sample);
     let start = processor_time();
     let streams = streams.then(streams::connected).and_then(Result::ok);
@@ -143,6 +172,7 @@ fn visit(queues: bool, streams: bool) -> Visit {
         queues,
         streams,
         took: processor_time().saturating_sub(start),
+        crowded: counted && ports::could_be_scarce(),
     }
 }
 

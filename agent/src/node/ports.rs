@@ -1,7 +1,7 @@
 //! Source ports before they run out: how many are in use to one destination from one address.
 //!
-//! A pod with a few hundred sockets cannot be short of ports and costs nothing. Of one with more, the sockets are
-//! counted by destination, those in TIME_WAIT included, at a pace at which the count costs next to nothing.
+//! A pod that has fewer sockets altogether than would be told of one destination costs nothing. Of one with more, the
+//! sockets are counted by destination, those in TIME_WAIT included, which is dear: the kernel shows each of them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,14 +20,14 @@ use crate::{
     model::{NetnsId, PortUse},
 };
 
-/// Fewer sockets are no shortage of any range worth having.
-const MANY: u64 = 256;
 /// Between two counts of one namespace.
 const EVERY: Duration = Duration::from_secs(2);
 /// Most sockets counted of one namespace: more than there are ports.
 const MAX_READ: u64 = 131_072;
 /// Told from this share on, and once more when it is less again.
 const TOLD_PERCENT: u64 = 70;
+/// Source ports the kernel gives to those who name none, of the namespace of whoever reads.
+const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Most destinations told of one namespace.
 const MAX_TOLD: usize = 4;
 
@@ -37,16 +37,31 @@ pub(super) struct Ports {
     last: BTreeMap<NetnsId, (Instant, bool)>,
 }
 
-/// Whether a namespace has so many sockets that it is worth a count: `open` ones, and those in
-/// TIME_WAIT, which the calling thread's namespace counts itself.
-pub(super) fn has_many(open: u64) -> bool {
-    let waiting = || {
-        let text = fs::read_to_string("/proc/thread-self/net/sockstat").ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("TCP: "))?;
-        let mut words = line.split(' ').skip_while(|word| *word != "tw");
+/// Whether the sockets of the calling thread's namespace could make a destination worth telling if all
+/// were to the same. The kernel counts them itself.
+pub(super) fn could_be_scarce() -> bool {
+    let four = fs::read_to_string("/proc/thread-self/net/sockstat").unwrap_or_default();
+    let six = fs::read_to_string("/proc/thread-self/net/sockstat6").unwrap_or_default();
+    let Ok((low, high)) = range(RANGE) else {
+        return false;
+    };
+    let ports = u64::from(high - low) + 1;
+    sockets_in(&four, &six).saturating_mul(100) >= ports * TOLD_PERCENT
+}
+
+/// TCP sockets, those in TIME_WAIT included, of both families.
+fn sockets_in(four: &str, six: &str) -> u64 {
+    let number = |text: &str, line: &str, name: &str| {
+        let line = text.lines().find_map(|text| text.strip_prefix(line))?;
+        let mut words = line.split(' ').skip_while(|word| *word != name);
         words.nth(1)?.parse::<u64>().ok()
     };
-    open >= MANY || waiting().is_some_and(|waiting| waiting >= MANY)
+    let counts = [
+        number(four, "TCP: ", "inuse"),
+        number(four, "TCP: ", "tw"),
+        number(six, "TCP6: ", "inuse"),
+    ];
+    counts.into_iter().flatten().sum()
 }
 
 impl Ports {
@@ -73,7 +88,7 @@ impl Ports {
 
 /// Destinations that most ports of the calling thread's namespace are used up for.
 fn scarce() -> io::Result<Vec<PortUse>> {
-    let (low, high) = range("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let (low, high) = range(RANGE)?;
     let reuse = fs::read_to_string("/proc/sys/net/ipv4/tcp_tw_reuse").unwrap_or_default();
     let states = [
         state::ESTABLISHED,
@@ -122,5 +137,20 @@ fn range(file: &str) -> io::Result<(u16, u16)> {
     match (numbers.next(), numbers.next()) {
         (Some(Ok(low)), Some(Ok(high))) if low <= high => Ok((low, high)),
         _ => Err(io::Error::other(format!("{file} says {text:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sockets_in;
+
+    #[test]
+    fn sockets_of_both_families_and_those_that_wait_are_counted() {
+        let four =
+            "sockets: used 9\nTCP: inuse 7 orphan 0 tw 40 alloc 9 mem 1\nUDP: inuse 3 mem 0\n";
+        let six = "TCP6: inuse 500\nUDP6: inuse 1\n";
+        assert_eq!(sockets_in(four, six), 547);
+        assert_eq!(sockets_in(four, ""), 47);
+        assert_eq!(sockets_in("", ""), 0);
     }
 }

@@ -21,6 +21,7 @@ impl Sampling {
     ) -> Vec<(NetnsId, PathBuf)> {
         self.last
             .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
+        self.turns.keep(&places);
         self.turns.next(places, most)
     }
 

@@ -7,10 +7,7 @@
 
 use std::{io, net::SocketAddr};
 
-use super::{
-    diag::{self, Record, state},
-    ports,
-};
+use super::diag::{self, Record, state};
 use crate::model::{Stream, StreamState};
 
 /// Most sockets told of one namespace.
@@ -29,8 +26,6 @@ pub(super) struct Look {
     pub(super) streams: Vec<Stream>,
     /// Sockets there are besides.
     pub(super) left: u64,
-    /// There are so many that source ports may run out.
-    pub(super) many: bool,
 }
 
 /// TCP sockets with a peer of the calling thread's network namespace.
@@ -73,7 +68,6 @@ pub(super) fn connected() -> io::Result<Look> {
         waits,
         streams: waiting,
         left,
-        many: ports::has_many(read),
     })
 }
 

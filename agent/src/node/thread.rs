@@ -56,6 +56,8 @@ struct Shared {
     inquiries: Inquiries,
     /// Namespaces whose next sample is told whatever it says.
     anew: Mutex<BTreeSet<NetnsId>>,
+    /// Where a connection is known to wait; `None` while that is not known.
+    waiting: Mutex<Option<BTreeSet<NetnsId>>>,
     hooked: AtomicBool,
     known: Mutex<Known>,
     limits: Mutex<Vec<String>>,
@@ -81,6 +83,17 @@ impl NodeHandle {
     pub fn sample_anew(&self, netns: NetnsId) {
         let anew = self.shared.anew.lock();
         anew.unwrap_or_else(PoisonError::into_inner).insert(netns);
+    }
+
+    /// A connection waits in each of these namespaces, and nowhere else; `None` if that is not known.
+    /// Their connections are looked at in the next round.
+    pub fn waits(&self, found: Option<BTreeSet<NetnsId>>) {
+        let waiting = self.shared.waiting.lock();
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Some(found) => waiting.get_or_insert_default().extend(found),
+            None => *waiting = None,
+        }
     }
 
     /// Answered within a sample's time, once; not at all if what it is about is gone.
@@ -140,6 +153,12 @@ impl Shared {
         let _ = self.wake.write(1);
     }
 
+    fn take_waiting(&self) -> Option<BTreeSet<NetnsId>> {
+        let waiting = self.waiting.lock();
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        waiting.as_mut().map(std::mem::take)
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -167,6 +186,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
         everything: AtomicBool::new(false),
         inquiries: Inquiries::default(),
         anew: Mutex::default(),
+        waiting: Mutex::default(),
         hooked: AtomicBool::new(false),
         known: Mutex::new(Known::default()),
         limits: Mutex::new(Vec::new()),
@@ -277,8 +297,9 @@ impl Work {
         };
         let places = self.scanner.places();
         let mut news = self.shared.inquiries.answers(&self.scanner);
-        let looks = &mut self.looks;
-        news.extend(looks.round(&places, most, self.options.sample_every));
+        let waiting = self.shared.take_waiting();
+        let (looks, every) = (&mut self.looks, self.options.sample_every);
+        news.extend(looks.round(&places, most, every, waiting.as_ref()));
         self.tell(news)
     }
 

@@ -1,14 +1,22 @@
 //! Whose turn it is to be looked at.
 //!
 //! Looking at all of 250 pods every second would cost more than all else on the node: those where
-//! somebody waits come first, and the rest in turns. Pure.
+//! somebody waits come first, and the rest in turns; in rare ones where it is known who waits. Pure.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use crate::model::NetnsId;
 
 /// Looks take at most one part of so many of a processor.
 const SHARE: u32 = 50;
+/// Where it is known in which namespaces somebody waits, the others have turns at least so far
+/// apart, and take at most one part of so many of a processor.
+const RARELY: Duration = Duration::from_secs(10);
+const RARE_SHARE: u32 = 10_000;
 /// However dear a look is: one for whoever waits, one for the next in turn.
 const FEWEST: usize = 2;
 
@@ -16,6 +24,8 @@ const FEWEST: usize = 2;
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     cost: Duration,
+    /// Since the last turn of somebody who is not known to wait.
+    quiet: Duration,
 }
 
 impl Pace {
@@ -30,6 +40,16 @@ impl Pace {
         let affordable = usize::try_from(affordable).unwrap_or(usize::MAX);
         affordable.max(FEWEST).min(most)
     }
+
+    /// Whether a namespace in which nobody is known to wait has its turn in this round, `every` so often.
+    pub(super) fn has_turn(&mut self, every: Duration) -> bool {
+        self.quiet += every;
+        let has = self.quiet >= RARELY.max(self.cost * RARE_SHARE);
+        if has {
+            self.quiet = Duration::ZERO;
+        }
+        has
+    }
 }
 
 /// What is remembered of the looks.
@@ -40,6 +60,12 @@ pub(super) struct Turns {
 }
 
 impl Turns {
+    /// Forgets namespaces that are gone.
+    pub(super) fn keep(&mut self, places: &[(NetnsId, PathBuf)]) {
+        self.last
+            .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
+    }
+
     /// At most `most` of the namespaces there are: those with somebody waiting, then those
     /// looked at longest ago. Half of the places are for turns, whoever waits.
     pub(super) fn next(
@@ -48,8 +74,6 @@ impl Turns {
         most: usize,
     ) -> Vec<(NetnsId, PathBuf)> {
         self.round += 1;
-        self.last
-            .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
         let seen = |netns: &NetnsId| self.last.get(netns).copied().unwrap_or_default();
         places.sort_by_key(|(netns, _)| seen(netns).0);
         let (mut waiting, rest): (Vec<_>, Vec<_>) =
@@ -64,6 +88,28 @@ impl Turns {
         waiting
     }
 
+    /// At most `most` of the namespaces there are: those in which somebody is known to wait, or did at
+    /// the last look, those that were never looked at, and if it is its `turn` the one looked at longest
+    /// ago: what was there before the agent is known from walks only.
+    pub(super) fn among(
+        &mut self,
+        mut places: Vec<(NetnsId, PathBuf)>,
+        waiting: &BTreeSet<NetnsId>,
+        most: usize,
+        turn: bool,
+    ) -> Vec<(NetnsId, PathBuf)> {
+        let last = &self.last;
+        let longest = places.iter().min_by_key(|(netns, _)| last.get(netns));
+        let longest = longest.filter(|_| turn).map(|(netns, _)| *netns);
+        places.retain(|(netns, _)| {
+            let seen = last.get(netns);
+            waiting.contains(netns)
+                || seen.is_none_or(|(_, waits)| *waits)
+                || longest == Some(*netns)
+        });
+        self.next(places, most)
+    }
+
     /// Notes whether somebody waits there; whether somebody did before.
     pub(super) fn note(&mut self, netns: NetnsId, waits: bool) -> bool {
         let seen = self.last.entry(netns).or_default();
@@ -73,9 +119,40 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-    use super::Pace;
+    use super::{Pace, Turns};
+    use crate::model::NetnsId;
+
+    #[test]
+    fn where_it_is_known_who_waits_the_rest_is_looked_at_once_and_then_rarely() {
+        let places: Vec<_> = (1..=5).map(|id| (NetnsId(id), PathBuf::new())).collect();
+        let mut turns = Turns::default();
+        let mut looked = [0; 6];
+        for round in 0..100 {
+            let waiting = BTreeSet::from_iter((round >= 50).then_some(NetnsId(3)));
+            for (netns, _) in turns.among(places.clone(), &waiting, 16, round % 10 == 9) {
+                looked[netns.0 as usize] += 1;
+                turns.note(netns, netns == NetnsId(5));
+            }
+        }
+        assert_eq!(looked[5], 100, "it waits: {looked:?}");
+        assert!((50..55).contains(&looked[3]), "known to wait: {looked:?}");
+        for quiet in [1, 2, 4] {
+            assert!((2..=5).contains(&looked[quiet]), "{looked:?}");
+        }
+    }
+
+    #[test]
+    fn turns_of_the_quiet_are_rare_and_rarer_where_they_are_dear() {
+        let second = Duration::from_secs(1);
+        for (micros, turns) in [(100, 30), (5_000, 6), (50_000, 1)] {
+            let mut pace = Pace::default();
+            (0..100).for_each(|_| pace.took(Duration::from_micros(micros)));
+            let had = (0..300).filter(|_| pace.has_turn(second)).count();
+            assert!(had.abs_diff(turns) <= 1, "{micros} µs: {had}");
+        }
+    }
 
     #[test]
     fn dear_looks_are_fewer_and_never_none() {

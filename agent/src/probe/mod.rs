@@ -4,7 +4,8 @@
 //! Start: read the kernel's types (`btf`), put the field offsets into the object, load it
 //! (`load`), and try signal by signal (`capability`, `plan`, `attach`) which variant works.
 //! Run: ring buffer records become signals (`decode`), the edge map becomes deltas
-//! (`drain`), connections whose arrival nobody reported are settled (`sweep`).
+//! (`drain`), connections whose arrival nobody reported are settled (`sweep`), and sockets that
+//! have been open for long are looked at (`open`).
 //! Synchronous on purpose: the composition root owns the event loop.
 //!
 //! Must never: judge (that is the engine's), or name aya outside this directory.
@@ -27,6 +28,7 @@ mod error;
 mod hooks;
 mod late;
 mod load;
+mod open;
 mod plan;
 mod probes;
 mod readiness;

@@ -27,6 +27,7 @@ use super::{
     drain::EdgeReader,
     drops::Drops,
     late, load,
+    open::OpenSockets,
     plan::{CATALOGUE, Capabilities, SIGNALS, SignalId, SignalInfo, Step, plan},
     readiness::Readiness,
     skeleton, stats,
@@ -34,8 +35,8 @@ use super::{
     sys,
 };
 use crate::model::{
-    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, LostPackets, ProgramStats, Rewrite, Signal,
-    SignalCoverage, Time,
+    AgentStats, Coverage, Datagrams, EdgeDelta, Loss, LostPackets, NetnsId, ProgramStats, Rewrite,
+    Signal, SignalCoverage, Time,
 };
 
 /// What may be chosen at start.
@@ -60,6 +61,7 @@ pub struct Probes {
     datagrams: Taker,
     rewrites: Taker,
     drops: Drops,
+    open: OpenSockets,
     sweeper: Sweeper,
     capabilities: Capabilities,
     options: ProbeOptions,
@@ -122,6 +124,7 @@ impl Probes {
             drops: Drops::new(&mut ebpf),
             #[cfg(feature = "debug-log")]
             log: super::debug_log::ProbeLog::of(&mut ebpf),
+            open: OpenSockets::new(&mut ebpf, &offsets)?,
             sweeper: Sweeper::new(ebpf.map("AWAIT_STATES"), ebpf.map("AWAIT_SLOTS"))?,
             ebpf,
             capabilities,
@@ -142,7 +145,7 @@ impl Probes {
         let signals = SIGNALS
             .iter()
             .map(|info| signal_coverage(info, steps.get(&info.id)))
-            .chain([self.drops.coverage()])
+            .chain([self.drops.coverage(), self.open.coverage()])
             .collect();
         Coverage {
             kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -237,6 +240,12 @@ impl Probes {
         self.drops.take(&mut self.ebpf)
     }
 
+    /// Namespaces in which a connection makes no progress, as far as that can be told without
+    /// walking the kernel's table of connections; `None` if it cannot. Meant for once a second.
+    pub fn waiting(&mut self) -> Option<BTreeSet<NetnsId>> {
+        self.open.round(&mut self.ebpf)
+    }
+
     /// Settles established connections that came out nowhere. Meant for every 250 ms.
     pub fn sweep(&mut self) -> Vec<EdgeDelta> {
         self.sweeper.sweep(&self.edges, &mut self.waiting)
@@ -305,6 +314,7 @@ impl Probes {
             });
         }
         let (waiting, places) = self.sweeper.fill();
+        let (open, open_places) = self.open.fill();
         let used = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         AgentStats {
             events: self.events,
@@ -323,6 +333,7 @@ impl Probes {
                     used(datagrams::REWRITES),
                 ),
                 ("awaiting_arrival".into(), waiting, places),
+                ("open".into(), open, open_places),
             ],
             programs: self.programs.clone(),
             ..AgentStats::default()
