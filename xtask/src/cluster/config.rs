@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::place::{CGROUP, NODE, NODE_ADDRESS, PODS, Place};
+use super::place::{CGROUP, NODE, NODE_ADDRESS, PODS, Place, REGISTRY};
 use crate::setup::CLUSTER_PLUGIN_DIR;
 
 /// The image of the container that holds a pod's namespaces.
@@ -95,6 +95,8 @@ state = "{dir}/run/containerd"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{plugins}"
     conf_dir = "{dir}/cni"
+  [plugins."io.containerd.grpc.v1.cri".registry.mirrors."{REGISTRY}"]
+    endpoint = ["http://{REGISTRY}"]
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]

@@ -17,6 +17,8 @@ pub(crate) const CGROUP: &str = "sidestep-cluster";
 pub(crate) const HOST_LINK: &str = "sidestep0";
 /// The machine's address on that link.
 pub(crate) const HOST_ADDRESS: &str = "10.78.0.1";
+/// Where a registry on the machine is for the node.
+pub(crate) const REGISTRY: &str = "10.78.0.1:5000";
 /// The node's address, where the API server listens.
 pub(crate) const NODE_ADDRESS: &str = "10.78.0.2";
 /// Port of the API server.

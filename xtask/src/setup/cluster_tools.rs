@@ -1,7 +1,7 @@
-//! The test cluster's programs that Debian has ready: etcd, containerd, runc, network plugins, kubectl, Prometheus.
+//! The test cluster's programs that Debian has ready: etcd, containerd, runc, network plugins, kubectl, Prometheus, a registry.
 //!
 //! Go programs of Debian 12 and 13 need nothing but a C library of Debian 12's age or newer, so they run where they are
-//! unpacked. runc alone loads one more library, which lies beside them and is named to it, so that none is installed.
+//! unpacked. runc and skopeo alone load more libraries, which lie beside them and are named to them, so that none is installed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,10 +20,15 @@ const PACKAGES: [(Suite, &[&str]); 2] = [
         &[
             "containerd",
             "containernetworking-plugins",
+            "docker-registry",
             "kubernetes-client",
+            "libassuan0",
+            "libdevmapper1.02.1",
+            "libgpgme11",
             "libseccomp2",
             "prometheus",
             "runc",
+            "skopeo",
         ],
     ),
     // Debian 12 has none that the API server of this age is tested with.
@@ -31,14 +36,16 @@ const PACKAGES: [(Suite, &[&str]); 2] = [
 ];
 
 /// What is used of them: the file, how its version is asked for, and what the answer must contain.
-const PROGRAMS: [(&str, &[&str], &str); 8] = [
+const PROGRAMS: [(&str, &[&str], &str); 10] = [
     ("usr/bin/containerd", &["--version"], "containerd"),
     ("usr/bin/containerd-shim-runc-v2", &["-v"], "Version"),
     ("usr/bin/ctr", &["--version"], "ctr"),
+    ("usr/bin/docker-registry", &["--version"], "registry"),
     ("usr/bin/etcd", &["--version"], "etcd Version: 3."),
     ("usr/bin/kubectl", &["version", "--client"], "v1.20"),
     ("usr/bin/prometheus", &["--version"], "version 2."),
     ("usr/bin/promtool", &["--version"], "version 2."),
+    ("usr/bin/skopeo", &["--version"], "skopeo version 1."),
     ("usr/sbin/runc", &["--version"], "runc version 1."),
 ];
 
@@ -85,7 +92,7 @@ fn source() -> String {
 fn install(context: &Context) -> Result<()> {
     let dir = context.cache.fresh("cluster-tools")?;
     context.say(
-        "downloading etcd, containerd, runc, network plugins, kubectl and Prometheus (130 MB)",
+        "downloading etcd, containerd, runc, network plugins, kubectl, Prometheus and a registry (140 MB)",
     );
     for (suite, packages) in PACKAGES {
         let apt = AptRoot::open(context, suite)?;

@@ -4,6 +4,7 @@
 //! pods run as this kubelet can run them, and an agent beside the cluster is given what a newer one would say of them.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -80,14 +81,11 @@ pub(super) fn host_network(test: &mut Test, scene: &Scene<'_>) -> Result<()> {
 
 /// The mesh's pods as a newer cluster would tell of them, to an agent that has this from a folder.
 pub(super) fn native_sidecar(test: &mut Test, scene: &Scene<'_>) -> Result<()> {
-    let dir = test.running.place.join("native");
-    fs::create_dir_all(&dir)?;
-    for pod in ["healthy", "broken"] {
-        let text = test
-            .kubectl
-            .run(&["get", "pod", "--namespace=mesh", pod, "--output=json"])?;
-        let told = as_native(serde_json::from_str(&text)?)?;
-        fs::write(dir.join(format!("{pod}.json")), told.to_string())?;
+    let dir = manifests(test)?;
+    for entry in fs::read_dir(&dir)? {
+        let path = entry?.path();
+        let told = as_native(serde_json::from_str(&fs::read_to_string(&path)?)?)?;
+        fs::write(path, told.to_string())?;
     }
     let log = fs::File::create(test.running.place.log("beside"))?;
     let child = process::dies_with_us(&scene.images.program)
@@ -136,6 +134,19 @@ pub(super) fn native_sidecar(test: &mut Test, scene: &Scene<'_>) -> Result<()> {
             Ok(())
         },
     )
+}
+
+/// A folder with what the API server has of two of the mesh's pods.
+pub(super) fn manifests(test: &Test) -> Result<PathBuf> {
+    let dir = test.running.place.join("manifests");
+    fs::create_dir_all(&dir)?;
+    for pod in ["healthy", "broken"] {
+        let text = test
+            .kubectl
+            .run(&["get", "pod", "--namespace=mesh", pod, "--output=json"])?;
+        fs::write(dir.join(format!("{pod}.json")), text)?;
+    }
+    Ok(dir)
 }
 
 /// A pod whose proxy is an init container that is never over, as Kubernetes 1.29 and later tell it.

@@ -7,6 +7,7 @@
 mod agent;
 mod chaos;
 mod churn;
+mod guide;
 mod kinds;
 mod prometheus;
 mod reboot;
@@ -74,6 +75,8 @@ enum Chapter {
     Reboot,
     /// Tokens and TLS on the port
     Secured,
+    /// docs/install.md, line by line
+    Guide,
 }
 
 /// What the beginning leaves to the chapters; a chapter that moves the agent puts the new one here.
@@ -215,6 +218,7 @@ impl Test {
             Chapter::ApiServer => chaos::api_server_away(self, &scene.agent, &scene.prometheus),
             Chapter::Reboot => reboot::reboot(self, scene),
             Chapter::Secured => secured::secured(self, scene),
+            Chapter::Guide => guide::guide(self, scene, options.agent.is_none()),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::cluster::certificates;
 use crate::process;
 
 /// The name in the certificate: that of the chart's service.
-const NAME: &str = "sidestep.sidestep.svc";
+pub(super) const NAME: &str = "sidestep.sidestep.svc";
 /// Where the Prometheus of this chapter listens.
 const ADDRESS: &str = "127.0.0.1:19091";
 
@@ -44,11 +44,13 @@ pub(super) fn secured(test: &mut Test, scene: &mut Scene<'_>) -> Result<()> {
     })?;
     world::upgrade(&test.running, &[])?;
     rolled_out(test)?;
+    test.kubectl
+        .run(&["delete", "secret", "--namespace=sidestep", "sidestep-tls"])?;
     scene.moved(test)
 }
 
 /// Waits until there is no other agent than one of the last upgrade.
-pub(super) fn rolled_out(test: &mut Test) -> Result<()> {
+fn rolled_out(test: &mut Test) -> Result<()> {
     test.kubectl.run(&[
         "--request-timeout=0",
         "--namespace=sidestep",

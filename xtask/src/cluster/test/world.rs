@@ -134,6 +134,11 @@ pub(super) fn install(running: &Running, images: &Images) -> Result<()> {
     for image in [&images.agent, &images.mesh] {
         images::import(&running.place, &running.programs, image)?;
     }
+    install_chart(running)
+}
+
+/// Installs the chart, its image being there.
+pub(super) fn install_chart(running: &Running) -> Result<()> {
     chart(running, &["install", "--create-namespace"], &[]).context("the chart does not install")
 }
 
