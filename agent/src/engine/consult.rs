@@ -5,7 +5,7 @@
 //! reading asked for; where they cannot be read on this node, nobody waits.
 
 use super::{
-    Inquiry, RulesReading, Verdict, diagnose,
+    Code, Inquiry, RulesReading, Verdict, diagnose,
     directory::PodId,
     explain::{self, Explained, Question},
     facts::View,
@@ -70,6 +70,14 @@ impl Engine {
         let render = |case: &Case| surroundings.render(case);
         let of = (pod, scene.intent);
         diagnose::refile(self.now, of, &explain, &mut self.findings, &render);
+        // What is captured again need not be seen to be: there may be no such connection for long.
+        let again =
+            |case: &Case| explain::captures_again(page, scene.intent, &own, scene.entry, case);
+        let removed = self.findings.get(pod, Code::BypassRulesRemoved);
+        if removed.is_some_and(again) {
+            self.findings
+                .resolve(self.now, Some(pod), Code::BypassRulesRemoved, &render);
+        }
     }
 
     /// Whether a captured connection contradicts a finding, or the suspicion of one, that only
@@ -82,7 +90,15 @@ impl Engine {
         key: &EdgeKey,
         verdict: Verdict,
     ) -> bool {
-        if key.direction == Direction::Inbound || verdict != Verdict::Intercepted {
+        if verdict != Verdict::Intercepted {
+            return false;
+        }
+        if key.direction == Direction::Inbound {
+            // Rules that were removed may be back: they say whether for all ports.
+            let removed = self.findings.get(pod, Code::BypassRulesRemoved);
+            if removed.is_some_and(Case::is_current) {
+                self.known.rulebook.ask(self.now, key.owner.netns);
+            }
             return false;
         }
         let suspects = diagnose::ENDED_BY_CAPTURE

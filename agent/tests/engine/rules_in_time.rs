@@ -180,3 +180,29 @@ fn rules_that_turn_out_otherwise_move_the_finding() {
         facts(&finding)
     );
 }
+
+#[test]
+fn inbound_rules_that_are_back_end_the_finding_without_further_traffic() {
+    let mut node = with(WHOLE);
+    let captured = into(PROXY, PROXY_UID, IN, "10.9.0.7");
+    node.edge(captured.clone(), established(1));
+    node.pass(5.0);
+    node.give(reading(&[]));
+    node.pass(1.0);
+    for _ in 0..4 {
+        node.edge(into(APP, 1000, 8080, "10.9.0.7"), established(1));
+        node.pass(1.0);
+    }
+    node.only(Code::BypassRulesRemoved);
+    // Captured again: for this port at least. The rules say whether for all of them.
+    while node.engine.next_wanted_rules().is_some() {}
+    node.pass(6.0);
+    node.edge(captured, established(1));
+    assert_eq!(node.engine.next_wanted_rules(), Some(MESHED));
+    node.only(Code::BypassRulesRemoved);
+    let some = without("-A PREROUTING -p tcp -j ISTIO_INBOUND");
+    node.give(legacy(&some));
+    node.only(Code::BypassRulesRemoved);
+    node.give(legacy(WHOLE));
+    assert_eq!(node.open(), []);
+}

@@ -37,6 +37,9 @@ use crate::{
 /// counts come up to a second late, and so do readings.
 const COUNTED_LATE_US: u64 = 2_500_000;
 
+/// Destinations of a case that are asked about again.
+const ASKED_AGAIN: usize = 8;
+
 /// What and why, for people.
 type Facts = Vec<(&'static str, String)>;
 
@@ -139,8 +142,33 @@ pub(super) fn again(
     entry: &PodEntry,
     case: &Case,
 ) -> Option<Explained> {
-    let direction = case.direction()?;
     let (destination, _) = *case.destinations.most(1).first()?;
+    anew(intent, own, entry, case, destination, |q| explain(page, q))?
+}
+
+/// Whether the rules as they are would capture all that a case is about, as far as that is remembered.
+pub(super) fn captures_again(
+    page: &Page,
+    intent: &Intent,
+    own: &[IpAddr],
+    entry: &PodEntry,
+    case: &Case,
+) -> bool {
+    let captured = |to| anew(intent, own, entry, case, to, |q| would_capture(page, q));
+    let all = case.destinations.most(ASKED_AGAIN);
+    !all.is_empty() && all.into_iter().all(|(to, _)| captured(to) == Some(true))
+}
+
+/// Asks about a connection of a case as if it were made anew; `None` if the case is about both directions.
+fn anew<T>(
+    intent: &Intent,
+    own: &[IpAddr],
+    entry: &PodEntry,
+    case: &Case,
+    destination: SocketAddr,
+    ask: impl FnOnce(&Question<'_>) -> T,
+) -> Option<T> {
+    let direction = case.direction()?;
     let (uid, gid) = case
         .ids
         .most(1)
@@ -168,7 +196,7 @@ pub(super) fn again(
         arrival: Arrival::Nowhere,
     };
     let view = View::direct(Family::of(destination.ip()));
-    let question = Question {
+    Some(ask(&Question {
         key: &key,
         view: &view,
         intent,
@@ -177,8 +205,7 @@ pub(super) fn again(
         ns: None,
         at: case.last,
         since: entry.since,
-    };
-    explain(page, &question)
+    }))
 }
 
 /// Explains a connection that was not captured; `None` where the rules are not known.
