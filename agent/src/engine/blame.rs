@@ -86,11 +86,17 @@ impl Engine {
                 self.known.drops.suspect(self.now, pod, key.local);
                 self.blame(pod, &hang);
             }
-        } else if let Some(outcome) = lost.outcome
-            && let Some(stop) = self.stop_of(pod, key, outcome)
-        {
-            let sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
-            self.file_stop(&stop, pod, key, sample);
+        } else if let Some(outcome) = lost.outcome {
+            if outcome == Outcome::Refused
+                && let Some(watch) = self.known.watches.get_mut(&pod)
+            {
+                // Some SYNs are lost where nobody listens any more: old connections of that port take them.
+                watch.unanswered.answered(key.remote);
+            }
+            if let Some(stop) = self.stop_of(pod, key, outcome) {
+                let sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
+                self.file_stop(&stop, pod, key, sample);
+            }
         }
     }
 

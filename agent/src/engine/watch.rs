@@ -182,7 +182,10 @@ impl Watch {
     pub(super) fn refused(&mut self, at: Time, who: Refuser, to: SocketAddr, n: u64) -> Refusals {
         let runs = match who {
             Refuser::App => &mut self.app,
-            Refuser::Upstream => &mut self.upstream,
+            Refuser::Upstream => {
+                self.unanswered.answered(to);
+                &mut self.upstream
+            }
         };
         let fresh = Refusals {
             count: 0,

@@ -155,6 +155,20 @@ fn a_rule_that_rejects_is_no_missing_listener() {
     assert!(finding.summary.contains("rejected"), "{}", finding.summary);
 }
 
+#[test]
+fn who_refuses_most_and_loses_some_answers() {
+    let mut node = live_rules::with(WHOLE);
+    for _ in 0..5 {
+        node.signal(stalled(upstream(), 1));
+        node.pass(0.3);
+        node.signal(failed(upstream(), Outcome::Refused, 0, 100));
+        node.edge(upstream(), refused(4));
+        node.pass(0.3);
+    }
+    node.pass(5.0);
+    assert_eq!(node.told(), [Code::StuckUpstreamRefused]);
+}
+
 fn reset(key: EdgeKey, port: u16) -> Signal {
     Signal::Reset { key, port }
 }
