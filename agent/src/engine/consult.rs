@@ -142,6 +142,27 @@ impl Engine {
         waits.unwrap_or(true)
     }
 
+    /// Whether a refused connection must wait until the rules are known for the first time: one of them may be what
+    /// refused it, and nobody asks again about what was counted.
+    pub(super) fn refusal_waits(&mut self, pod: PodId, delta: &EdgeDelta, since: Time) -> bool {
+        let refused = delta.counts.refused > 0 && delta.key.direction == Direction::Outbound;
+        let waited = self.now.micros_since(since);
+        if !refused || !self.known.rulebook.readable || waited >= CONTAINER_WAIT_US {
+            return false;
+        }
+        let entry = self.known.directory.pod(pod);
+        let here = entry.filter(|entry| !entry.pod.host_network);
+        let Some((netns, known)) = here.and_then(|entry| Some((entry.netns?, entry.since))) else {
+            return false;
+        };
+        let page = self.known.rulebook.of(netns);
+        let read = page.is_some_and(|page| page.read_since(known).is_some());
+        if !read {
+            self.known.rulebook.ask(self.now, netns);
+        }
+        !read
+    }
+
     /// What the live rules say about a connection that was not captured, or was lost on the
     /// way to another port than the proxy's.
     pub(super) fn explained(

@@ -96,7 +96,8 @@ impl Engine {
                     self.unattributed("not_its_address", delta);
                     return Way::Done;
                 }
-                if !settled && waited < CONTAINER_WAIT_US {
+                let unsettled = !settled && waited < CONTAINER_WAIT_US;
+                if unsettled || self.refusal_waits(pod, delta, since) {
                     return Way::Wait;
                 }
                 if !settled {

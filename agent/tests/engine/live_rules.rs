@@ -40,7 +40,7 @@ pub(crate) fn reading(texts: &[(Backend, Family, &str)]) -> Input {
     reading_of(MESHED, texts)
 }
 
-fn reading_of(netns: NetnsId, texts: &[(Backend, Family, &str)]) -> Input {
+pub(crate) fn reading_of(netns: NetnsId, texts: &[(Backend, Family, &str)]) -> Input {
     let mut ruleset = Ruleset::default();
     for (backend, family, text) in texts {
         parse_save(text, *backend, *family, &mut ruleset);

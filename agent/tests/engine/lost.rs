@@ -169,6 +169,23 @@ fn who_refuses_most_and_loses_some_answers() {
     assert_eq!(node.told(), [Code::StuckUpstreamRefused]);
 }
 
+#[test]
+fn what_a_rule_refused_before_anybody_had_read_it() {
+    for (waited, told) in [(1.0, vec![Code::FailNetfilterDrop]), (3.0, vec![])] {
+        let mut node = Node::running();
+        // Rules can be read here; those of this pod are still to come.
+        node.give(live_rules::reading_of(NetnsId(99), &[]));
+        node.signal(failed(upstream(), Outcome::Refused, 0, 100));
+        node.edge(upstream(), refused(2));
+        node.pass(waited);
+        assert_eq!(node.told(), []);
+        let reject = "-A OUTPUT -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset";
+        node.give(filter(reject));
+        assert_eq!(node.open(), told, "after {waited} s");
+        assert_eq!(node.engine.waiting(), 0);
+    }
+}
+
 fn reset(key: EdgeKey, port: u16) -> Signal {
     Signal::Reset { key, port }
 }
