@@ -126,7 +126,7 @@ pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, kprobes: bool, report: &mut 
 }
 
 /// About the agent, or about a pod of this run. A pod that is known from the node alone has the run's id in its name.
-fn is_ours(finding: &Finding, world: &World) -> bool {
+pub(crate) fn is_ours(finding: &Finding, world: &World) -> bool {
     finding.pod.as_ref().is_none_or(|key| {
         let named = world.pods.iter().map(|pod| &pod.spec);
         let mut named = named.filter(|pod| pod.name == key.name && pod.namespace == key.namespace);

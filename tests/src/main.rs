@@ -14,6 +14,7 @@ mod cgroup;
 mod command;
 mod demo;
 mod envoy;
+mod faults;
 mod hook;
 mod judge;
 mod listing;

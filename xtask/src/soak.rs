@@ -1,29 +1,36 @@
-//! `cargo xtask soak`: the agent under steady load for a long time, in a machine of the matrix.
+//! `cargo xtask soak`: the agent under steady load for a long time, in a machine of the matrix or on this one; with
+//! `--faults` the pods break and are mended meanwhile.
 //!
 //! The harness loads and judges (`tests/src/soak.rs`); this command boots and passes its words on. Under instruction
 //! counting ten minutes are ten minutes of the guest, however busy the computer around it is.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::scenario::{self, Programs, Target};
-use crate::setup::Kernel;
+use crate::scenario::{self, Place, Programs, Target};
+use crate::setup::{self, Component, Kernel};
 
 /// `cargo xtask soak`
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// The kernel
-    #[arg(long, value_enum, default_value = "6.12")]
-    kernel: Kernel,
+    /// A kernel of the matrix, or `host` for this machine
+    #[arg(long, default_value = "6.12")]
+    kernel: String,
     /// Minutes of load
     #[arg(long, default_value_t = 10)]
     minutes: u32,
-    /// Connections per second
-    #[arg(long, default_value_t = 500)]
-    rate: u32,
+    /// Connections per second: 500 unless said otherwise; with faults 10 from each of three pods
+    #[arg(long)]
+    rate: Option<u32>,
+    /// Breaks things and mends them at random: every fault must be found in time, and be over in time once mended
+    #[arg(long)]
+    faults: bool,
+    /// What decides which faults come when; printed, so that a run can be had again
+    #[arg(long, requires = "faults")]
+    seed: Option<u64>,
     /// By the clock of this computer and not by counted instructions: as long as it says, if it can keep the rate
     #[arg(long)]
     real_time: bool,
@@ -34,21 +41,50 @@ pub(crate) struct Options {
 
 /// Runs it; succeeds if the harness says so.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    let programs = scenario::programs(Some(options.agent.as_deref()), Target::Machine)?;
+    let place = match scenario::places(&options.kernel)?.as_slice() {
+        [place] => *place,
+        _ => bail!("it runs in one place: name one kernel"),
+    };
+    let target = match place {
+        Place::Host => Target::Host,
+        Place::Vm(_) => Target::Machine,
+    };
+    let programs = scenario::programs(Some(options.agent.as_deref()), target)?;
     let programs = Programs {
         envoy: None,
         ..programs
     };
-    let command = [
-        "/usr/local/bin/sidestep-tests",
-        "soak",
-        "--minutes",
-        &options.minutes.to_string(),
-        "--rate",
-        &options.rate.to_string(),
-    ];
-    let command = command.map(str::to_owned).to_vec();
-    let mut guest = scenario::machine(options.kernel, command, &programs);
+    let mut words = vec!["soak".to_owned()];
+    words.extend(["--minutes".to_owned(), options.minutes.to_string()]);
+    if let Some(rate) = options.rate {
+        words.extend(["--rate".to_owned(), rate.to_string()]);
+    }
+    if options.faults {
+        words.push("--faults".to_owned());
+    }
+    if let Some(seed) = options.seed {
+        words.extend(["--seed".to_owned(), seed.to_string()]);
+    }
+    match place {
+        Place::Host => {
+            setup::need(Component::HostTools)?;
+            let agent = programs.agent.context("no agent")?;
+            let mut command = Command::new(&programs.harness);
+            scenario::exit_code(command.args(&words).arg("--agent").arg(agent))
+        }
+        Place::Vm(kernel) => in_machine(options, &programs, kernel, words),
+    }
+}
+
+fn in_machine(
+    options: &Options,
+    programs: &Programs,
+    kernel: Kernel,
+    words: Vec<String>,
+) -> Result<ExitCode> {
+    let mut command = vec!["/usr/local/bin/sidestep-tests".to_owned()];
+    command.extend(words);
+    let mut guest = scenario::machine(kernel, command, programs);
     // An emulated machine may need several minutes for one of its own.
     guest.timeout = Duration::from_mins(u64::from(options.minutes) * 6 + 10);
     if !options.real_time {
