@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Pods that come and go
     #[arg(long, default_value_t = 200)]
     churn: u32,
+    /// Pods that stay meanwhile
+    #[arg(long, default_value_t = 210)]
+    crowd: u32,
     /// Only these chapters, in the story's order
     #[arg(long, value_enum)]
     only: Vec<Chapter>,
@@ -187,12 +190,7 @@ impl Test {
             }
         }
         self.healthy(&scene.agent);
-        let memory = scene.agent.memory();
-        self.check("the agent takes at most 48 MiB", || {
-            let bytes = memory?;
-            ensure!(bytes <= 48 << 20, "{:.1} MiB", mebibytes(bytes));
-            Ok(format!("{:.1} MiB", mebibytes(bytes)))
-        });
+        self.memory(&scene.agent);
         Ok(())
     }
 
@@ -210,7 +208,13 @@ impl Test {
             Chapter::Quiet => churn::requests(self),
             Chapter::HostNetwork => kinds::host_network(self, scene),
             Chapter::NativeSidecar => kinds::native_sidecar(self, scene),
-            Chapter::Churn => churn::churn(self, &scene.agent, &scene.prometheus, options.churn),
+            Chapter::Churn => {
+                let (agent, prometheus) = (&scene.agent, &scene.prometheus);
+                churn::crowd(self, agent, prometheus, options.crowd)?;
+                churn::churn(self, agent, prometheus, options.churn)?;
+                self.memory(agent);
+                churn::disperse(self)
+            }
             Chapter::Killed => {
                 scene.agent = chaos::kill_agent(self, &scene.agent)?;
                 Ok(())
@@ -267,6 +271,15 @@ impl Test {
         })?;
         self.healthy(agent);
         Ok(())
+    }
+
+    fn memory(&mut self, agent: &Agent) {
+        let memory = agent.memory();
+        self.check("the agent takes at most 48 MiB", || {
+            let bytes = memory?;
+            ensure!(bytes <= 48 << 20, "{:.1} MiB", mebibytes(bytes));
+            Ok(format!("{:.1} MiB", mebibytes(bytes)))
+        });
     }
 
     fn healthy(&mut self, agent: &Agent) {
