@@ -275,7 +275,7 @@ impl Random {
 
     fn shuffle<T>(&mut self, all: &mut [T]) {
         for end in (1..all.len()).rev() {
-            let other = self.below(end as u64 + 1) as usize;
+            let other = usize::try_from(self.below(end as u64 + 1)).unwrap_or_default();
             all.swap(end, other);
         }
     }

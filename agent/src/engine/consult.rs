@@ -46,6 +46,7 @@ impl Engine {
         if !self.known.late.is_empty() || !self.known.flows.is_empty() {
             self.retry();
         }
+        self.rules_are_back(netns);
         self.reread_dns(netns);
         self.blame_again(netns);
         self.findings.touched = true;
@@ -70,13 +71,24 @@ impl Engine {
         let render = |case: &Case| surroundings.render(case);
         let of = (pod, scene.intent);
         diagnose::refile(self.now, of, &explain, &mut self.findings, &render);
-        // What is captured again need not be seen to be: there may be no such connection for long.
-        let again =
-            |case: &Case| explain::captures_again(page, scene.intent, &own, scene.entry, case);
-        let removed = self.findings.get(pod, Code::BypassRulesRemoved);
-        if removed.is_some_and(again) {
-            self.findings
-                .resolve(self.now, Some(pod), Code::BypassRulesRemoved, &render);
+    }
+
+    /// Rules that were removed may be back. What is captured again need not be seen to be: there may be no such
+    /// connection for long. What was counted late of the time between is over as well.
+    fn rules_are_back(&mut self, netns: NetnsId) {
+        let code = Code::BypassRulesRemoved;
+        let Some(pod) = self.known.directory.pod_of(netns) else {
+            return;
+        };
+        let own = self.known.directory.own_addresses(pod);
+        let surroundings = Surroundings::of(&self.known);
+        let case = self.findings.get(pod, code).filter(|c| c.is_current());
+        let page = self.known.rulebook.of(netns);
+        if let (Some(case), Some(page), Some(scene)) = (case, page, surroundings.scene(pod))
+            && explain::captures_again(page, scene.intent, &own, scene.entry, case)
+        {
+            let render = |case: &Case| surroundings.render(case);
+            self.findings.resolve(self.now, Some(pod), code, &render);
         }
     }
 

@@ -185,7 +185,7 @@ fn rules_that_turn_out_otherwise_move_the_finding() {
 fn inbound_rules_that_are_back_end_the_finding_without_further_traffic() {
     let mut node = with(WHOLE);
     let captured = into(PROXY, PROXY_UID, IN, "10.9.0.7");
-    node.edge(captured.clone(), established(1));
+    node.edge(captured, established(1));
     node.pass(5.0);
     node.give(reading(&[]));
     node.pass(1.0);
@@ -205,4 +205,12 @@ fn inbound_rules_that_are_back_end_the_finding_without_further_traffic() {
     node.only(Code::BypassRulesRemoved);
     node.give(legacy(WHOLE));
     assert_eq!(node.open(), []);
+    // Connections from before that are counted only now are no others.
+    node.pass(0.5);
+    node.edge(into(APP, 1000, 8080, "10.9.0.7"), established(2));
+    node.pass(0.3);
+    node.give(legacy(WHOLE));
+    assert_eq!(node.engine.waiting(), 0);
+    node.pass(10.0);
+    assert_eq!(node.told(), [Code::BypassRulesRemoved]);
 }

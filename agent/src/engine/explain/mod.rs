@@ -225,7 +225,7 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
             });
         }
         Outcome::Redirected { port, .. } if q.is_meant(port) => {
-            captured_now(page, now, q, &mut facts)
+            captured_now(page, now, q, &connection, &mut facts)
         }
         Outcome::Redirected { port, .. } => {
             facts.push((
@@ -255,13 +255,24 @@ pub(super) fn explain(page: &Page, q: &Question<'_>) -> Option<Explained> {
 }
 
 /// The rules would capture it, and it was not: it is older than they are, or nobody knows.
-fn captured_now(page: &Page, now: &Read, q: &Question<'_>, facts: &mut Facts) -> Reason {
+fn captured_now(
+    page: &Page,
+    now: &Read,
+    q: &Question<'_>,
+    connection: &Connection,
+    facts: &mut Facts,
+) -> Reason {
     let before = page.earlier_since(q.since).next();
-    let was_there = before.is_some_and(|before| captured(&before.rules, &q.connection(), q));
+    let was_there = before.is_some_and(|before| captured(&before.rules, connection, q));
     let seen_to_come = before.is_some() || page.changes > 0;
     let came_after = seen_to_come && q.at.micros_since(now.first) < COUNTED_LATE_US;
     if was_there || !came_after {
         return Reason::Unknown;
+    }
+    if let (Some(before), Some(was)) = (before, removed(page, q, connection)) {
+        // They were there, went away, and came back.
+        removed_facts(before, was, q, connection, facts);
+        return Reason::RulesRemoved;
     }
     facts.push(("rules_since", ago(q.at, now.first, "counted")));
     Reason::BeforeRules
