@@ -6,8 +6,19 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use super::directory::{Directory, PodEntry, PodId};
+use super::directory::{CgroupEntry, Directory, PodEntry, PodId, Who};
 use crate::model::{NetnsId, Time};
+
+/// Not told (yet): a pod in the node's network, known by its cgroup only.
+pub(super) const ON_NODE: &str = "on_node";
+
+/// Whose a socket in the node's network is that is no known pod's: the node's own, unless its cgroup is a pod's.
+pub(super) fn on_node(cgroup: Option<&CgroupEntry>) -> Who {
+    match cgroup.is_some_and(|c| c.pod_uid.is_some() && c.bound.is_none()) {
+        true => Who::Unknown(ON_NODE),
+        false => Who::Host,
+    }
+}
 
 /// A namespace became a pod's.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{binding::MovedIn, input::Change};
+use super::{binding, input::Change};
 use crate::{
     mesh::{Intent, Standing},
     model::{CgroupId, Container, Loss, NetnsId, Owner, Pod, PodKey, Time},
@@ -113,7 +113,7 @@ pub(super) struct Directory {
     /// Whose each namespace was last, also while it is nobody's.
     pub(super) holders: BTreeMap<NetnsId, PodId>,
     /// Namespaces that became a pod's since somebody asked.
-    pub(super) moves: Vec<MovedIn>,
+    pub(super) moves: Vec<binding::MovedIn>,
     /// Cgroups that were waited for in vain: their sockets are not held back again.
     given_up: BTreeSet<CgroupId>,
     next: u32,
@@ -276,7 +276,8 @@ impl Directory {
         };
         if netns.host {
             let here = bound.filter(|(pod, _)| self.is_host_network(*pod));
-            return here.map_or(Who::Host, |b| self.by_cgroup(b, owner.cgroup, cgroup));
+            let node = binding::on_node(cgroup);
+            return here.map_or(node, |b| self.by_cgroup(b, owner.cgroup, cgroup));
         }
         match (netns.bound, bound) {
             (Some(pod), Some(b)) if b.0 == pod => self.by_cgroup(b, owner.cgroup, cgroup),

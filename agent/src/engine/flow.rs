@@ -6,6 +6,7 @@
 
 use super::{
     Accepts, Leg, Verdict,
+    binding::ON_NODE,
     diagnose::{self, Judged},
     directory::{PodId, Who},
     explain::Explained,
@@ -111,11 +112,12 @@ impl Engine {
                 }
                 Way::Pod(pod, container)
             }
-            Who::Host => {
+            Who::Unknown(_) if waited < POD_WAIT_US => Way::Wait,
+            // Nobody may ever tell of a pod in the node's network; then it is a part of the node.
+            Who::Host | Who::Unknown(ON_NODE) => {
                 self.ledger.count_host(ledger::total(&delta.counts));
                 Way::Done
             }
-            Who::Unknown(_) if waited < POD_WAIT_US => Way::Wait,
             Who::Unknown(reason) => {
                 self.unattributed(reason, delta);
                 Way::Done
@@ -128,16 +130,15 @@ impl Engine {
     fn may_be_of(&self, pod: PodId, delta: &EdgeDelta) -> bool {
         let local = delta.key.local.to_canonical();
         let own = self.known.directory.own_addresses(pod);
-        let intent = self
-            .known
-            .directory
-            .pod(pod)
-            .and_then(|entry| entry.intent.as_ref());
+        let entry = self.known.directory.pod(pod);
+        let intent = entry.and_then(|entry| entry.intent.as_ref());
         // Loopback is everybody's; but then the other end is inside as well.
         let remote = delta.key.remote.ip().to_canonical();
         let to_itself = remote.is_loopback() || own.contains(&remote);
         let inside = local.is_loopback() && to_itself;
-        own.is_empty()
+        // The node's namespace is never another one's, and has many addresses.
+        entry.is_some_and(|entry| entry.pod.host_network)
+            || own.is_empty()
             || inside
             || local.is_unspecified()
             || own.contains(&local)

@@ -278,6 +278,39 @@ fn host_network_pods_are_known_by_cgroup_and_judge_nothing() {
 }
 
 #[test]
+fn connections_of_a_host_network_pod_wait_for_it_to_be_told() {
+    let mut node = Node::running();
+    node.change(Change::Netns {
+        netns: NetnsId(1),
+        paths: vec![],
+        addresses: vec![ip("192.168.0.1")],
+        interfaces: vec![],
+        host: true,
+    });
+    for (id, uid, container) in [(50, "uid-h", "c-host"), (51, "uid-never", "c-never")] {
+        node.change(cgroup(CgroupId(id), uid, container, NetnsId(1)));
+        let mut key = out(CgroupId(id), 1337, "10.9.0.1:80", Arrival::Nowhere);
+        key.owner.netns = NetnsId(1);
+        node.edge(key, established(3));
+    }
+    assert_eq!(node.engine.board().host_connections, 0);
+    let mut host = pod("node-agent", "uid-h", &["192.168.0.1"], meshed().containers);
+    host.containers.remove(1);
+    host.host_network = true;
+    host.containers[0].id = Some("c-host".into());
+    node.change(Change::Pod(Box::new(host)));
+    node.pass(60.0);
+    let board = node.engine.board();
+    let counted = board
+        .connections
+        .iter()
+        .map(|row| (row.pod.name.as_str(), row.connections));
+    assert_eq!(counted.collect::<Vec<_>>(), [("node-agent", 3)]);
+    assert_eq!(board.host_connections, 3);
+    assert_eq!(unattributed(&mut node), 0);
+}
+
+#[test]
 fn a_pod_without_a_manifest_is_recognised_by_its_proxys_sockets() {
     let mut node = Node::empty();
     let bare = sidestep::model::Pod {
