@@ -26,6 +26,8 @@ mod identity;
 mod itself;
 #[path = "engine/kept_source.rs"]
 mod kept_source;
+#[path = "engine/killed.rs"]
+mod killed;
 #[path = "engine/laws.rs"]
 mod laws;
 #[path = "engine/live_rules.rs"]

@@ -31,26 +31,72 @@ pub(crate) fn root() -> Result<PathBuf> {
         })
 }
 
-/// The hierarchy that limits CPU time: the unified one, or the one of version 1 beside it.
-pub(crate) fn cpu_root() -> Option<PathBuf> {
-    let unified = root().ok()?;
-    let controllers = fs::read_to_string(unified.join("cgroup.controllers")).ok()?;
-    if controllers.split_whitespace().any(|name| name == "cpu") {
-        return Some(unified);
+/// Something a hierarchy limits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Controller {
+    name: &'static str,
+    /// The file with the limit, in version 1 and in version 2.
+    files: [&'static str; 2],
+}
+
+/// CPU time.
+pub(crate) const CPU: Controller = Controller {
+    name: "cpu",
+    files: ["cpu.cfs_quota_us", "cpu.max"],
+};
+
+/// Memory.
+pub(crate) const MEMORY: Controller = Controller {
+    name: "memory",
+    files: ["memory.limit_in_bytes", "memory.max"],
+};
+
+impl Controller {
+    /// The hierarchy that limits it: the unified one, or the one of version 1 beside it.
+    pub(crate) fn root(self) -> Option<PathBuf> {
+        let unified = root().ok()?;
+        let controllers = fs::read_to_string(unified.join("cgroup.controllers")).ok()?;
+        if controllers.split_whitespace().any(|name| name == self.name) {
+            return Some(unified);
+        }
+        let [file, _] = self.files;
+        let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        table.lines().find_map(|line| {
+            let (left, right) = line.split_once(" - ")?;
+            let options = right.strip_prefix("cgroup ")?.split_whitespace().last()?;
+            let point = PathBuf::from(left.split_whitespace().nth(4)?);
+            let limits = options.split(',').any(|name| name == self.name);
+            (limits && point.join(file).exists()).then_some(point)
+        })
     }
-    let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    table.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let options = right.strip_prefix("cgroup ")?.split_whitespace().last()?;
-        let point = PathBuf::from(left.split_whitespace().nth(4)?);
-        let limits = options.split(',').any(|name| name == "cpu");
-        (limits && point.join("cpu.cfs_quota_us").exists()).then_some(point)
-    })
+
+    /// Limits a folder below that root; the values are those for the files.
+    fn limit(self, root: &Path, dir: &Path, values: [&str; 2]) -> Result<()> {
+        let write = |file: PathBuf, text: &str| {
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+        };
+        let [v1, v2] = self.files.map(|file| dir.join(file));
+        if v1.exists() {
+            return write(v1, values[0]);
+        }
+        let below = dir
+            .strip_prefix(root)
+            .context("a folder of another hierarchy")?;
+        let mut parent = root.to_path_buf();
+        for name in below {
+            let file = parent.join("cgroup.subtree_control");
+            write(file, &format!("+{}", self.name))?;
+            parent.push(name);
+        }
+        write(v2, values[1])
+    }
 }
 
 /// All hierarchies in which the harness makes folders.
 pub(crate) fn roots() -> Vec<PathBuf> {
-    let mut all: Vec<PathBuf> = root().into_iter().chain(cpu_root()).collect();
+    let limiting = [CPU, MEMORY].into_iter().filter_map(Controller::root);
+    let mut all: Vec<PathBuf> = root().into_iter().chain(limiting).collect();
+    all.sort();
     all.dedup();
     all
 }
@@ -58,21 +104,14 @@ pub(crate) fn roots() -> Vec<PathBuf> {
 /// Limits a folder to so many thousandths of a CPU, as a kubelet does.
 pub(crate) fn limit_cpu(root: &Path, dir: &Path, millicores: u32) -> Result<()> {
     let quota = u64::from(millicores) * 100;
-    let write = |file: PathBuf, text: &str| {
-        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
-    };
-    if dir.join("cpu.cfs_quota_us").exists() {
-        return write(dir.join("cpu.cfs_quota_us"), &quota.to_string());
-    }
-    let below = dir
-        .strip_prefix(root)
-        .context("a folder of another hierarchy")?;
-    let mut parent = root.to_path_buf();
-    for name in below {
-        write(parent.join("cgroup.subtree_control"), "+cpu")?;
-        parent.push(name);
-    }
-    write(dir.join("cpu.max"), &format!("{quota} 100000"))
+    let values = [quota.to_string(), format!("{quota} 100000")];
+    CPU.limit(root, dir, [&values[0], &values[1]])
+}
+
+/// Limits a folder to so many MiB of memory.
+pub(crate) fn limit_memory(root: &Path, dir: &Path, mib: u32) -> Result<()> {
+    let bytes = (u64::from(mib) << 20).to_string();
+    MEMORY.limit(root, dir, [&bytes, &bytes])
 }
 
 /// The parent of all pods.

@@ -29,6 +29,8 @@ pub(crate) struct Placed {
     pub(crate) gid: u32,
     /// Thousandths of a CPU in `resources.limits`.
     pub(crate) cpu: Option<u32>,
+    /// MiB of memory in `resources.limits`.
+    pub(crate) memory: Option<u32>,
 }
 
 /// A complete manifest.
@@ -212,6 +214,9 @@ fn change(entry: &mut Value, container: &Container) {
     if let Some(cpu) = container.cpu {
         entry["resources"]["limits"]["cpu"] = json!(format!("{cpu}m"));
     }
+    if let Some(mib) = container.memory {
+        entry["resources"]["limits"]["memory"] = json!(format!("{mib}Mi"));
+    }
     if let Some(gid) = container.gid {
         entry["securityContext"]["runAsGroup"] = json!(gid);
     }
@@ -244,6 +249,10 @@ fn placed(value: &Value, id: &impl Fn(&str) -> String) -> Vec<Placed> {
         let number = own.or_else(|| pod[key].as_u64()).unwrap_or(0);
         u32::try_from(number).unwrap_or(u32::MAX)
     };
+    let limit = |container: &Value, what: &str, unit: &str| -> Option<u32> {
+        let limit = container["resources"]["limits"][what].as_str()?;
+        limit.strip_suffix(unit)?.parse().ok()
+    };
     ["initContainers", "containers"]
         .iter()
         .flat_map(|list| value["spec"][*list].as_array().into_iter().flatten())
@@ -253,9 +262,8 @@ fn placed(value: &Value, id: &impl Fn(&str) -> String) -> Vec<Placed> {
                 id: id(&name),
                 uid: effective(container, "runAsUser"),
                 gid: effective(container, "runAsGroup"),
-                cpu: container["resources"]["limits"]["cpu"]
-                    .as_str()
-                    .and_then(|limit| limit.strip_suffix('m')?.parse().ok()),
+                cpu: limit(container, "cpu", "m"),
+                memory: limit(container, "memory", "Mi"),
                 name,
             }
         })

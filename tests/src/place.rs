@@ -25,9 +25,9 @@ pub(crate) struct Place {
     /// cgroup v2 folder to move to
     #[arg(long)]
     pub(crate) cgroup: Option<PathBuf>,
-    /// Folder of another hierarchy, where CPU time is limited, to move to as well
+    /// Folders of other hierarchies, where CPU time or memory is limited, to move to as well
     #[arg(long)]
-    pub(crate) limited: Option<PathBuf>,
+    pub(crate) limited: Vec<PathBuf>,
     /// User to become
     #[arg(long)]
     pub(crate) uid: Option<u32>,
@@ -82,7 +82,7 @@ impl Place {
         if let Some(cgroup) = &self.cgroup {
             command.arg("--cgroup").arg(cgroup);
         }
-        if let Some(limited) = &self.limited {
+        for limited in &self.limited {
             command.arg("--limited").arg(limited);
         }
         if let Some(uid) = self.uid {

@@ -304,7 +304,7 @@ pub(crate) fn place_in(
     Ok(Place {
         netns: Some(pod.netns.clone()),
         cgroup: Some(pod.cgroup.join(&placed.id)),
-        limited: pod.limited.as_ref().map(|dir| dir.join(&placed.id)),
+        limited: pod.limited.iter().map(|dir| dir.join(&placed.id)).collect(),
         uid: Some(uid.unwrap_or(placed.uid)),
         gid: Some(gid.unwrap_or(placed.gid)),
     })

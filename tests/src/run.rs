@@ -138,8 +138,11 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
             Requirement::Envoy if setting.envoy.is_none() => Some(Skip::Missing(
                 "Envoy is missing: run `cargo xtask setup`, or give --envoy PATH".to_owned(),
             )),
-            Requirement::Cpu if cgroup::cpu_root().is_none() => Some(Skip::NotHere(
+            Requirement::Cpu if cgroup::CPU.root().is_none() => Some(Skip::NotHere(
                 "no cgroup hierarchy limits CPU time here".to_owned(),
+            )),
+            Requirement::Memory if cgroup::MEMORY.root().is_none() => Some(Skip::NotHere(
+                "no cgroup hierarchy limits memory here".to_owned(),
             )),
             Requirement::Vm if !machine::is_ours() => Some(Skip::NotHere(
                 "it changes what belongs to the whole machine: run it with --kernel".to_owned(),

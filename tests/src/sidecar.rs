@@ -94,6 +94,7 @@ fn toy(
             command.arg(argument);
         }
     }
+    command.args(["--keeps", &spec.keeps.to_string()]);
     command.args(["--accept-takes", &spec.accept_takes.to_string()]);
     listen(&mut command, scenario, pod, spec.listen);
     tuning(&mut command, spec.accept.0, spec.backlog, spec.workers);

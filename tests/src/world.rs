@@ -86,8 +86,8 @@ pub(crate) struct Standing {
     pub(crate) netns: PathBuf,
     /// Its cgroup.
     pub(crate) cgroup: PathBuf,
-    /// The same in the hierarchy that limits CPU time, if it is another one and there is a limit.
-    pub(crate) limited: Option<PathBuf>,
+    /// The same in the hierarchies that limit CPU time and memory, if they are others and there is a limit.
+    pub(crate) limited: Vec<PathBuf>,
     /// Its containers.
     pub(crate) containers: Vec<Placed>,
     /// The manifest says that it is in the node's network namespace: no namespace is its.
@@ -161,7 +161,8 @@ impl World {
             netns: Path::new("/run/netns").join(self.netns_name(&pod.name)),
             cgroup: cgroup::pods(&self.root).join(format!("pod{uid}")),
             limited: apart(&self.root, &manifest.containers)
-                .map(|root| cgroup::pods(&root).join(format!("pod{uid}"))),
+                .map(|root| cgroup::pods(&root).join(format!("pod{uid}")))
+                .collect(),
             containers: manifest.containers.clone(),
             host_network: manifest.value["spec"]["hostNetwork"] == true,
             uid,
@@ -258,13 +259,24 @@ impl World {
             .ok_or_else(|| anyhow!("there is no pod `{name}`"))
     }
 
-    /// Limits the CPU time of its containers as their manifests say; once their processes have started, so that
-    /// the start is not part of what is tested.
+    /// Limits CPU time and memory of its containers as their manifests say; once their processes have started, so
+    /// that the start is not part of what is tested.
     pub(crate) fn limit(&self, pod: &Standing) -> Result<()> {
-        let dir = pod.limited.as_ref().unwrap_or(&pod.cgroup);
-        for (container, cpu) in pod.containers.iter().filter_map(|c| Some((c, c.cpu?))) {
-            let root = cgroup::cpu_root().context("no cgroup hierarchy limits CPU time here")?;
-            cgroup::limit_cpu(&root, &dir.join(&container.id), cpu)?;
+        let place =
+            |root: &Path, id: &str| cgroup::pods(root).join(format!("pod{}", pod.uid)).join(id);
+        for container in &pod.containers {
+            if let Some(cpu) = container.cpu {
+                let root = cgroup::CPU
+                    .root()
+                    .context("no cgroup hierarchy limits CPU time here")?;
+                cgroup::limit_cpu(&root, &place(&root, &container.id), cpu)?;
+            }
+            if let Some(mib) = container.memory {
+                let root = cgroup::MEMORY
+                    .root()
+                    .context("no cgroup hierarchy limits memory here")?;
+                cgroup::limit_memory(&root, &place(&root, &container.id), mib)?;
+            }
         }
         Ok(())
     }
@@ -475,11 +487,18 @@ fn owned_netns(id: &str) -> Vec<String> {
         .collect()
 }
 
-/// The hierarchy that limits CPU time, if a container is to be limited and it is not the pods' own.
-fn apart(own: &Path, containers: &[Placed]) -> Option<PathBuf> {
-    let limited = containers.iter().any(|container| container.cpu.is_some());
-    let root = cgroup::cpu_root().filter(|root| limited && root != own)?;
-    Some(root)
+/// The hierarchies that limit what containers are to be limited in, without the pods' own.
+fn apart(own: &Path, containers: &[Placed]) -> impl Iterator<Item = PathBuf> {
+    let cpu = containers.iter().any(|container| container.cpu.is_some());
+    let memory = containers
+        .iter()
+        .any(|container| container.memory.is_some());
+    let all = [cpu.then_some(cgroup::CPU), memory.then_some(cgroup::MEMORY)];
+    let roots = all
+        .into_iter()
+        .flatten()
+        .filter_map(cgroup::Controller::root);
+    roots.filter(move |root| root != own)
 }
 
 /// Answers to a proxy that dials from the peer's address must come back to it.

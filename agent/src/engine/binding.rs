@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use super::directory::{CgroupEntry, Directory, PodEntry, PodId, Who};
-use crate::model::{NetnsId, Time};
+use crate::model::{CgroupId, NetnsId, Time};
 
 /// Not told (yet): a pod in the node's network, known by its cgroup only.
 pub(super) const ON_NODE: &str = "on_node";
@@ -56,6 +56,35 @@ impl Directory {
             Some((*id, netns))
         };
         self.pods.iter().find_map(here)
+    }
+
+    /// The cgroup of a pod's proxy.
+    pub(super) fn proxy_cgroup(&self, id: PodId) -> Option<CgroupId> {
+        let entry = self.pods.get(&id)?;
+        let proxys = &entry.intent.as_ref()?.proxy_containers;
+        let is_its = |cgroup: &CgroupEntry| {
+            let (pod, container) = cgroup.bound?;
+            let container = entry.container(container).filter(|_| pod == id)?;
+            (cgroup.gone.is_none() && proxys.contains(&container.name)).then_some(())
+        };
+        let mut all = self.cgroups.iter();
+        all.find(|(_, cgroup)| is_its(cgroup).is_some())
+            .map(|(id, _)| *id)
+    }
+
+    /// A cgroup of a pod that is there: its proxy's, or any.
+    pub(super) fn cgroup_of(&self, id: PodId) -> Option<CgroupId> {
+        let is_its = |cgroup: &CgroupEntry| {
+            cgroup.gone.is_none() && cgroup.bound.is_some_and(|(pod, _)| pod == id)
+        };
+        let any = || self.cgroups.iter().find(|(_, cgroup)| is_its(cgroup));
+        self.proxy_cgroup(id).or_else(|| any().map(|(id, _)| *id))
+    }
+
+    /// The pod of a cgroup.
+    pub(super) fn pod_of_cgroup(&mut self, id: CgroupId) -> Option<PodId> {
+        self.rebind();
+        Some(self.cgroups.get(&id)?.bound?.0)
     }
 
     pub(super) fn rebind(&mut self) {

@@ -35,7 +35,8 @@ impl Engine {
         let known = &mut self.known;
         let passage = || known.passages.next_wanted().map(Inquiry::Passage);
         let wanted = known.throttles.next_wanted().or_else(passage);
-        wanted.or_else(|| known.tables.next_wanted())
+        let wanted = wanted.or_else(|| known.tables.next_wanted());
+        wanted.or_else(|| known.memories.next_wanted())
     }
 
     /// Rules were read: who waited for them is looked at again.

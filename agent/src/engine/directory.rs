@@ -13,7 +13,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{binding, input::Change};
+use super::{binding, input::Change, memory::Killed};
 use crate::{
     mesh::{Intent, Standing},
     model::{CgroupId, Container, Loss, NetnsId, Owner, Pod, PodKey, Time},
@@ -47,6 +47,10 @@ pub(super) struct PodEntry {
     pub(super) interfaces: Arc<[(IpAddr, String)]>,
     /// May still own sockets (live, or gone only just now).
     pub(super) bindable: bool,
+    /// The kernel killed its proxy, which has not come back since.
+    pub(super) killed: Option<Killed>,
+    /// Containers that were made anew: how often, and when last.
+    pub(super) renewed: BTreeMap<String, (u32, Time)>,
 }
 
 impl PodEntry {
@@ -167,7 +171,7 @@ impl Directory {
             // Same name, other uid: the pod was deleted and made again, and we missed the end.
             let same = entry.pod.uid.is_empty() || pod.uid.is_empty() || entry.pod.uid == pod.uid;
             if same {
-                entry.pod = pod;
+                entry.replace(at, pod);
                 return Some(id);
             }
             let key = pod.key.clone();
@@ -191,6 +195,8 @@ impl Directory {
                 netns: None,
                 interfaces: Arc::default(),
                 bindable: true,
+                killed: None,
+                renewed: BTreeMap::new(),
             },
         );
         Some(id)
@@ -338,20 +344,6 @@ impl Directory {
     pub(super) fn pod_of(&mut self, netns: NetnsId) -> Option<PodId> {
         self.rebind();
         self.netns.get(&netns).and_then(|n| n.bound)
-    }
-
-    /// The cgroup of a pod's proxy.
-    pub(super) fn proxy_cgroup(&self, id: PodId) -> Option<CgroupId> {
-        let entry = self.pods.get(&id)?;
-        let proxys = &entry.intent.as_ref()?.proxy_containers;
-        let is_its = |cgroup: &CgroupEntry| {
-            let (pod, container) = cgroup.bound?;
-            let container = entry.container(container).filter(|_| pod == id)?;
-            (cgroup.gone.is_none() && proxys.contains(&container.name)).then_some(())
-        };
-        let mut all = self.cgroups.iter();
-        all.find(|(_, cgroup)| is_its(cgroup).is_some())
-            .map(|(id, _)| *id)
     }
 
     pub(super) fn pod(&self, id: PodId) -> Option<&PodEntry> {

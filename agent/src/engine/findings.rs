@@ -231,6 +231,12 @@ impl Findings {
         self.cases.get(&(Some(pod), code))
     }
 
+    /// Pods with a suspicion of one of these kinds.
+    pub(super) fn pending(&self, codes: &[Code]) -> impl Iterator<Item = PodId> {
+        let pending = |c: &&Case| matches!(c.state, State::Pending) && codes.contains(&c.code);
+        self.cases.values().filter(pending).filter_map(|c| c.pod)
+    }
+
     /// Cases that are or were told.
     pub(super) fn told(&self) -> impl Iterator<Item = &Case> {
         let told = |c: &&Case| !matches!(c.state, State::Pending);

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Conntrack, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue,
-    LostPackets, NetnsId, PacketEnds, Passage, Pod, PodKey, PortUse, Rewrite, Signal, Stream,
+    LostPackets, MemoryUse, NetnsId, PacketEnds, Passage, Pod, PodKey, PortUse, Rewrite, Signal,
+    Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -88,6 +89,13 @@ pub enum Input {
         /// Its limit and that of its pod, as far as there are any.
         limits: Vec<CpuLimit>,
     },
+    /// Memory of the pod that a control group is of, which was asked about; none: it cannot be read.
+    Memory {
+        /// The control group.
+        cgroup: CgroupId,
+        /// Of the pod, and of each of its containers that is there.
+        uses: Vec<MemoryUse>,
+    },
     /// Connection tracking tables that were asked about; absent where nothing is tracked, or it
     /// cannot be read.
     Conntrack {
@@ -123,6 +131,8 @@ pub enum Input {
 pub enum Inquiry {
     /// Answered by [`Input::Cpu`].
     Cpu(CgroupId),
+    /// Answered by [`Input::Memory`].
+    Memory(CgroupId),
     /// Answered by [`Input::Passage`].
     Passage(PacketEnds),
     /// Answered by [`Input::Conntrack`].

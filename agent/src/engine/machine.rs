@@ -83,6 +83,7 @@ impl Engine {
                 left,
             } => self.streams(netns, streams, left),
             Input::Cpu { cgroup, limits } => self.known.throttles.read(self.now, cgroup, limits),
+            Input::Memory { cgroup, uses } => self.memory(cgroup, uses),
             Input::Conntrack { netns, own, node } => self.tables(netns, [own, node]),
             Input::Ports { netns, uses } => self.ports(netns, &uses),
             Input::Rules(reading) => self.rules(*reading),
@@ -156,6 +157,7 @@ impl Engine {
             for pod in self.known.directory.expire(now, linger) {
                 self.ledger.forget(pod);
                 self.known.watches.remove(&pod);
+                self.known.memories.forget(pod);
                 self.known.drops.forget(pod);
                 self.findings.forget(pod);
             }
@@ -167,6 +169,7 @@ impl Engine {
     }
 
     fn advance_findings(&mut self) {
+        self.ask_about_deserted();
         let surroundings = Surroundings::of(&self.known);
         let ripe = |case: &Case| surroundings.ripe(case);
         self.findings.advance(

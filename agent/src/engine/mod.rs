@@ -30,6 +30,7 @@ mod late;
 mod ledger;
 mod lost_in_tables;
 mod machine;
+mod memory;
 mod on_node;
 mod passages;
 mod people;

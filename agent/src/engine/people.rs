@@ -39,9 +39,11 @@ impl Engine {
         self.forget_earlier();
         if let Some(pod) = pod {
             self.read_intent(pod);
+            self.ask_memory_first(pod);
         }
         if let Some(pod) = netns.and_then(|n| self.known.directory.pod_of(n)) {
             self.reread_by_listeners(pod);
+            self.ask_memory_first(pod);
         }
         if let Some(netns) = netns {
             self.reread_dns(netns);
@@ -135,7 +137,7 @@ impl Engine {
     }
 
     /// What the spec alone says about the pod, whether it talks or not.
-    fn diagnose_spec(&mut self, pod: PodId) {
+    pub(super) fn diagnose_spec(&mut self, pod: PodId) {
         let surroundings = Surroundings::of(&self.known);
         if let Some(entry) = self.known.directory.pod(pod) {
             let render = |case: &Case| surroundings.render(case);

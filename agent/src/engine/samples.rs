@@ -23,6 +23,7 @@ impl Engine {
         };
         if changed {
             self.reread_by_listeners(pod);
+            self.proxy_may_be_back(pod);
             self.findings.touched = true;
         }
         let intent = self

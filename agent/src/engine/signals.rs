@@ -195,11 +195,18 @@ impl Engine {
     }
 
     fn listening(&mut self, owner: &Owner, listener: Listener, process: Process) {
+        let port = listener.port;
         let sockets = &mut self.known.sockets;
         sockets.began(self.now, owner, listener, process.comm);
         self.findings.touched = true;
         if let Some(pod) = self.known.directory.pod_of(owner.netns) {
             self.reread_by_listeners(pod);
+            self.proxy_may_be_back(pod);
+            let entry = self.known.directory.pod(pod);
+            let intent = entry.and_then(|entry| entry.intent.as_ref());
+            if intent.is_some_and(|intent| intent.outbound_port == port) {
+                self.ask_memory(pod);
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     drops::Drops,
     findings::Case,
     late::Late,
+    memory::Memories,
     passages::Passages,
     rewrites::Rewrites,
     rulebook::Rulebook,
@@ -46,6 +47,7 @@ pub(super) struct Known {
     pub(super) sockets: Sockets,
     pub(super) streams: Streams,
     pub(super) throttles: Throttles,
+    pub(super) memories: Memories,
     pub(super) tables: Tables,
     pub(super) rulebook: Rulebook,
     pub(super) passages: Passages,
@@ -105,6 +107,7 @@ impl<'a> Surroundings<'a> {
         }
         let ripe = diagnose::ripe(case, self.scene(pod).as_ref())?;
         let at = ripe.max(self.tables_told(pod, case));
+        let at = at.max(self.memory_told(pod, case));
         if case.code == Code::StuckUpstreamTimeout {
             return Some(at.max(self.node_said(pod, case)));
         }
@@ -121,6 +124,13 @@ impl<'a> Surroundings<'a> {
         let netns = netns.filter(|_| unanswered);
         let waits = netns.and_then(|netns| self.known.tables.waits(netns, case.first));
         waits.unwrap_or(case.first)
+    }
+
+    /// When nobody listening may be told: the kernel may be known to have killed who did.
+    fn memory_told(&self, pod: PodId, case: &Case) -> Time {
+        let deserted = matches!(case.code, Code::StuckNoListener | Code::StuckStartupGap);
+        let waits = || self.known.memories.waits(pod, case.first);
+        deserted.then(waits).flatten().unwrap_or(case.first)
     }
 
     /// When the rules of the node have said what they have to say to this case: read since it

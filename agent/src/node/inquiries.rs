@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{conntrack, cpu, enter, passage, scanner::Scanner};
+use super::{conntrack, cpu, enter, memory, passage, scanner::Scanner};
 use crate::{
     engine::{Input, Inquiry},
     model::NetnsId,
@@ -53,6 +53,10 @@ impl Inquiries {
             Inquiry::Cpu(cgroup) => Input::Cpu {
                 cgroup,
                 limits: cpu::limits(&scanner.limited(cgroup)),
+            },
+            Inquiry::Memory(cgroup) => Input::Memory {
+                cgroup,
+                uses: memory::of_pod(&scanner.pods_memory(cgroup)),
             },
             Inquiry::Passage(ends) => Input::Passage(passage::of(ends, &places)),
         };

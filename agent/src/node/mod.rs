@@ -17,6 +17,7 @@ mod enter;
 mod hooks;
 mod inquiries;
 mod looks;
+mod memory;
 mod mounts;
 mod names;
 mod netns;

@@ -14,6 +14,8 @@ pub(super) struct Hierarchies {
     pub legacy: Option<Mount>,
     /// The one of v1 that limits CPU time.
     pub cpu: Option<Mount>,
+    /// The one of v1 that limits memory.
+    pub memory: Option<Mount>,
 }
 
 /// A mounted hierarchy.
@@ -46,6 +48,9 @@ pub(super) fn hierarchies(mountinfo: &str) -> Hierarchies {
         let has = |name: &str| options.split(',').any(|option| option == name);
         if has("cpu") {
             found.cpu = Some(mount.clone());
+        }
+        if has("memory") {
+            found.memory = Some(mount.clone());
         }
         let rank = LEGACY.iter().position(|name| has(name));
         if let Some(rank) = rank.filter(|rank| *rank < legacy_rank) {
@@ -107,22 +112,24 @@ mod tests {
                 whole: true,
             })
         };
-        for (table, unified, legacy, cpu) in [
-            (PURE, mount("/sys/fs/cgroup"), None, None),
+        for (table, unified, legacy, cpu, memory) in [
+            (PURE, mount("/sys/fs/cgroup"), None, None, None),
             (
                 HYBRID,
                 mount("/sys/fs/cgroup/unified"),
                 mount("/sys/fs/cgroup/pids"),
                 mount("/sys/fs/cgroup/cpu,cpuacct"),
+                mount("/sys/fs/cgroup/memory"),
             ),
-            (LEGACY, None, mount("/sys/fs/cgroup/systemd"), None),
-            (NAMESPACED, mount("/host/sys fs/cgroup"), None, None),
-            ("garbage\n1 2 - cgroup2\n", None, None, None),
+            (LEGACY, None, mount("/sys/fs/cgroup/systemd"), None, None),
+            (NAMESPACED, mount("/host/sys fs/cgroup"), None, None, None),
+            ("garbage\n1 2 - cgroup2\n", None, None, None, None),
         ] {
             let found = hierarchies(table);
             assert_eq!(found.unified, unified, "{table}");
             assert_eq!(found.legacy, legacy, "{table}");
             assert_eq!(found.cpu, cpu, "{table}");
+            assert_eq!(found.memory, memory, "{table}");
         }
     }
 }

@@ -212,6 +212,26 @@ impl Scanner {
             .collect()
     }
 
+    /// The directories of the pod that a cgroup is of, in each hierarchy that can limit memory.
+    pub(super) fn pods_memory(&self, id: CgroupId) -> Vec<PathBuf> {
+        let Some(seen) = self.cgroups.get(&id) else {
+            return Vec::new();
+        };
+        let is_pod = |path: &&Path| {
+            let name = CgroupName::parse(&path.display().to_string());
+            name.pod_uid.is_some() && name.container_id.is_none()
+        };
+        let Some(pod) = Path::new(&seen.path).ancestors().find(is_pod) else {
+            return Vec::new();
+        };
+        let below = pod.strip_prefix("/").unwrap_or(pod);
+        let Hierarchies {
+            unified, memory, ..
+        } = &self.hierarchies;
+        let mounts = unified.iter().chain(memory);
+        mounts.map(|mount| mount.path.join(below)).collect()
+    }
+
     fn scan_cgroups(&mut self, look: Look, refused: &mut Refused) {
         if look.closely {
             let table = fs::read_to_string(self.paths.proc.join("self/mountinfo"));

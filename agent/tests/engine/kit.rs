@@ -6,7 +6,7 @@ use std::{
 };
 
 use sidestep::{
-    engine::{Change, Code, Config, Engine, Finding, FindingState, Input, Output},
+    engine::{Change, Code, Config, Engine, Finding, FindingState, Input, Inquiry, Output},
     mesh::Profiles,
     model::{
         Arrival, CgroupId, Container, ContainerKind, Counts, Coverage, Direction, EdgeDelta,
@@ -258,6 +258,9 @@ impl Node {
         let mut node = Self::empty();
         node.give(Input::Coverage(coverage(&[])));
         node.announce();
+        // Nobody answers unless a test does.
+        let first = Some(Inquiry::Memory(PROXY));
+        assert_eq!(node.engine.next_inquiry(), first);
         node.listeners(&[
             "0.0.0.0:15001",
             "0.0.0.0:15006",

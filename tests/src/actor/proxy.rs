@@ -80,6 +80,9 @@ pub(crate) struct Options {
     /// Seconds it takes to accept one connection on the capture ports
     #[arg(long, default_value_t = 0.0)]
     accept_takes: f64,
+    /// MiB of memory that it keeps of each connection on the capture ports, for good
+    #[arg(long, default_value_t = 0)]
+    keeps: usize,
     /// One connection at a time, without threads
     #[arg(long)]
     serial: bool,
@@ -159,6 +162,8 @@ fn accept(shared: &Arc<Shared>, side: Side, listener: &TcpListener) {
         let Ok(stream) = stream else { continue };
         if side != Side::Own {
             thread::sleep(Duration::from_secs_f64(shared.options.accept_takes));
+            // Written to, or the kernel would not give it.
+            std::mem::forget(vec![1_u8; shared.options.keeps << 20]);
         }
         if shared.options.serial {
             handle(shared, side, &stream);

@@ -123,6 +123,8 @@ pub(crate) enum Requirement {
     Envoy,
     /// A cgroup hierarchy that limits CPU time.
     Cpu,
+    /// A cgroup hierarchy that limits memory.
+    Memory,
     /// No other scenario beside it: the agent looks closely at a few pods at once, and this one must be among them.
     Alone,
     /// A machine of its own: the scenario changes what belongs to the whole machine.
@@ -185,6 +187,7 @@ impl fmt::Display for Requirement {
             Self::Registers => "registers",
             Self::Envoy => "envoy",
             Self::Cpu => "cpu",
+            Self::Memory => "memory",
             Self::Alone => "alone",
             Self::Vm => "vm",
         })

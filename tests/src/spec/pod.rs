@@ -108,6 +108,8 @@ pub(crate) struct Container {
     pub(crate) gid: Option<u32>,
     /// `resources.limits.cpu`, in thousandths: the container's processes are limited so once they run.
     pub(crate) cpu: Option<u32>,
+    /// `resources.limits.memory`, in MiB, likewise.
+    pub(crate) memory: Option<u32>,
     /// `args`.
     pub(crate) args: Option<Vec<String>>,
     /// Variables added to `env`.
@@ -218,6 +220,9 @@ pub(crate) struct Proxy {
     /// Seconds it takes to accept one connection.
     #[serde(default)]
     pub(crate) accept_takes: f64,
+    /// MiB of memory that it keeps of each connection, for good.
+    #[serde(default)]
+    pub(crate) keeps: u32,
     /// Has a resolver, where the mesh has one.
     #[serde(default)]
     pub(crate) dns: bool,

@@ -10,6 +10,7 @@ use crate::{
         Code,
         directory::{PodEntry, PodId},
         findings::{Case, Findings, Render},
+        memory::Killed,
     },
     model::{Container, ContainerStatus, Ended, Time},
 };
@@ -32,6 +33,9 @@ pub(in crate::engine) fn nobody(at: Time, entry: &PodEntry) -> Code {
     if entry.intent.as_ref().is_some_and(|i| i.node_proxy) {
         return Code::BypassAmbientLost;
     }
+    if entry.killed.is_some() {
+        return Code::SidecarNotReady;
+    }
     match unready(entry) {
         None => Code::StuckNoListener,
         Some((_, status)) => {
@@ -51,7 +55,7 @@ pub(super) fn statuses(
     render: Render<'_>,
 ) {
     init(at, pod, entry, findings, render);
-    if unready(entry).is_none() {
+    if unready(entry).is_none() && entry.killed.is_none() {
         // What is left, if anything, is for the sockets to say.
         for code in [Code::SidecarNotReady, Code::StuckStartupGap] {
             findings.resolve(at, Some(pod), code, render);
@@ -63,7 +67,10 @@ pub(super) fn statuses(
     for symptom in [Code::StuckNoListener, Code::StuckStartupGap] {
         let current = findings.get(pod, symptom).is_some_and(Case::is_current);
         if current && root != symptom && root != Code::BypassAmbientLost {
-            findings.note(at, Some(pod), root);
+            let case = findings.note(at, Some(pod), root);
+            if entry.killed.is_some() {
+                case.witnesses.insert("memory of its control group");
+            }
             findings.absorb(at, pod, root, symptom, render);
         }
     }
@@ -104,6 +111,9 @@ pub(super) fn facts(case: &Case, entry: &PodEntry, push: &mut dyn FnMut(&str, St
     if case.code == Code::InitFailed {
         return;
     }
+    if let Some(killed) = &entry.killed {
+        killed_facts(killed, push);
+    }
     let names = entry.intent.iter().flat_map(|i| &i.proxy_containers);
     let names: Vec<&String> = names.collect();
     for container in entry
@@ -112,6 +122,11 @@ pub(super) fn facts(case: &Case, entry: &PodEntry, push: &mut dyn FnMut(&str, St
         .iter()
         .filter(|c| names.contains(&&c.name))
     {
+        if let Some((count, last)) = entry.renewed.get(&container.name) {
+            let ago = case.last.micros_since(*last) / 1_000_000;
+            let text = format!("{count} since this was looked at, the last {ago} s before");
+            push("new_container", text);
+        }
         let Some(status) = container.status.as_deref() else {
             continue;
         };
@@ -127,6 +142,32 @@ pub(super) fn facts(case: &Case, entry: &PodEntry, push: &mut dyn FnMut(&str, St
             push("last_state", ended.to_string());
         }
     }
+}
+
+fn killed_facts(killed: &Killed, push: &mut dyn FnMut(&str, String)) {
+    let whose = ["", " of a container that is gone"][usize::from(killed.gone)];
+    let kills = match killed.count {
+        1 => "1 process".to_owned(),
+        n => format!("{n} processes"),
+    };
+    push(
+        "oom_kills",
+        format!("{kills}{whose} killed by the kernel for want of memory"),
+    );
+    let limit = killed
+        .limit
+        .map_or_else(|| "none of its own".to_owned(), bytes);
+    let peak = killed
+        .peak
+        .map(|peak| format!(", at most {} used", bytes(peak)));
+    push("memory_limit", limit + &peak.unwrap_or_default());
+}
+
+/// Bytes for people.
+fn bytes(count: u64) -> String {
+    let mib = count / (1 << 20);
+    let tenths = count % (1 << 20) * 10 / (1 << 20);
+    format!("{mib}.{tenths} MiB").replace(".0 MiB", " MiB")
 }
 
 /// One sentence: what is wrong.
@@ -158,6 +199,15 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, proxy: &str) -> Stri
     if case.code == Code::StuckStartupGap {
         return format!(
             "Run {proxy} as a native sidecar, or hold the app until the proxy is ready; until then let the app try again."
+        );
+    }
+    if let Some(killed) = entry.and_then(|entry| entry.killed.as_ref()) {
+        let limit = killed.limit.map_or_else(
+            || "which has none, so the node itself is short of memory".to_owned(),
+            |limit| format!("now {}", bytes(limit)),
+        );
+        return format!(
+            "{proxy} was killed for want of memory: raise its memory limit ({limit}), or give it less to know (scope of its configuration)."
         );
     }
     let status = entry.and_then(unready).map(|(_, status)| status);
