@@ -20,6 +20,8 @@ mod datagrams;
 mod drops;
 #[path = "engine/exempt.rs"]
 mod exempt;
+#[path = "engine/given.rs"]
+mod given;
 #[path = "engine/identity.rs"]
 mod identity;
 #[path = "engine/itself.rs"]

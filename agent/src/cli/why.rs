@@ -23,7 +23,7 @@ use crate::{
 /// Options of `sidestep why`.
 #[derive(Debug, Args)]
 #[command(
-    override_usage = "sidestep why <POD> --to <ADDRESS:PORT> [--uid <UID>] [--gid <GID>] [--udp]\n       sidestep why <POD> --from <ADDRESS> --port <PORT>",
+    override_usage = "sidestep why <POD> --to <ADDRESS:PORT> [--uid <UID>] [--gid <GID>] [--udp]\n       sidestep why <POD> --from <ADDRESS> --port <PORT> [--udp]",
     group = ArgGroup::new("form").args(["json", "wide"]),
     after_help = "Examples:\n  sidestep why shop/cart-1 --to 10.96.0.20:8080\n  sidestep why cart-1 --to [fd00::20]:443 --uid 1337 --gid 1337\n  sidestep why cart-1 --from 10.0.0.7 --port 9090"
 )]

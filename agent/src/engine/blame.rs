@@ -17,6 +17,7 @@ use super::{
     facts::{self, View},
     findings::Case,
     machine::Engine,
+    marked,
     surroundings::Surroundings,
     unanswered::{Hang, PATIENCE_US, Sign},
     verdict::{Party, Path},
@@ -84,6 +85,7 @@ impl Engine {
                 let watch = self.known.watches.entry(pod).or_default();
                 let hang = watch.unanswered.note(self.now, &sign);
                 self.known.drops.suspect(self.now, pod, key.local);
+                self.waits_for_app(pod, &view, lost, marked::sample_of(lost, container));
                 self.blame(pod, &hang);
             }
         } else if let Some(outcome) = lost.outcome {
@@ -133,8 +135,14 @@ impl Engine {
         }
         if own {
             self.explained_by_own_rules(pod, hang.key.remote);
-        } else if hang.upstream {
-            let by = stop.map(|stop| self.stop_in_words(&stop));
+            self.state_drops(pod);
+            return;
+        }
+        let by = match stop {
+            Some(stop) => Some(self.stop_in_words(&stop)),
+            None => self.given_to_nobody(pod, &hang.key, 0),
+        };
+        if hang.upstream {
             let code = self.upstream_code(pod, hang.key.remote, Code::StuckUpstreamTimeout);
             diagnose::upstream_hangs(self.now, (pod, code), hang, by, &mut self.findings);
         }
@@ -200,6 +208,9 @@ impl Engine {
             return false;
         }
         let Some(stop) = self.stop_of(pod, key, outcome) else {
+            if matches!(outcome, Outcome::TimedOut | Outcome::Aborted) {
+                self.given_to_nobody(pod, key, judged.n);
+            }
             return false;
         };
         self.file_stop(&stop, pod, key, diagnose::sample(judged));
@@ -250,7 +261,7 @@ impl Engine {
     }
 
     /// A connection as the pod it was for receives it.
-    fn as_received(&self, other: PodId, key: &EdgeKey) -> Connection {
+    pub(super) fn as_received(&self, other: PodId, key: &EdgeKey) -> Connection {
         let own = self.known.directory.own_addresses(other);
         let from = SocketAddr::new(key.local, 0);
         Connection::inbound(Protocol::Tcp, from, key.remote, Some(own))
@@ -263,7 +274,7 @@ impl Engine {
     }
 
     /// Where the rules in a pod's namespace lead a connection, if they are known, and who wrote them.
-    fn path_in(
+    pub(super) fn path_in(
         &self,
         pod: PodId,
         connection: &Connection,

@@ -35,6 +35,7 @@ impl Engine {
         let known = &mut self.known;
         let passage = || known.passages.next_wanted().map(Inquiry::Passage);
         let wanted = known.throttles.next_wanted().or_else(passage);
+        let wanted = wanted.or_else(|| known.marked.next_wanted());
         let wanted = wanted.or_else(|| known.tables.next_wanted());
         wanted.or_else(|| known.memories.next_wanted())
     }
@@ -68,7 +69,8 @@ impl Engine {
         if page.now.as_ref().is_none_or(|now| now.first != self.now) {
             return;
         }
-        let explain = |case: &Case| explain::again(page, scene.intent, &own, scene.entry, case);
+        let explain =
+            |case: &Case| explain::again(page, scene.intent, (&own, scene.ns), scene.entry, case);
         let render = |case: &Case| surroundings.render(case);
         let of = (pod, scene.intent);
         diagnose::refile(self.now, of, &explain, &mut self.findings, &render);
@@ -86,7 +88,7 @@ impl Engine {
         let case = self.findings.get(pod, code).filter(|c| c.is_current());
         let page = self.known.rulebook.of(netns);
         if let (Some(case), Some(page), Some(scene)) = (case, page, surroundings.scene(pod))
-            && explain::captures_again(page, scene.intent, &own, scene.entry, case)
+            && explain::captures_again(page, scene.intent, (&own, scene.ns), scene.entry, case)
         {
             let render = |case: &Case| surroundings.render(case);
             self.findings.resolve(self.now, Some(pod), code, &render);

@@ -169,6 +169,7 @@ impl Engine {
             if let Some(pod) = self.known.drops.pod_of(lost.local) {
                 self.known.drops.note(pod, lost);
                 self.ledger.dropped(pod, lost);
+                self.given_was_dropped(pod, lost);
                 pods.insert(pod);
             }
         }

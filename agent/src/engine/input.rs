@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{Finding, RulesReading};
 use crate::model::{
     AgentStats, CgroupId, Conntrack, Coverage, CpuLimit, Datagrams, EdgeDelta, ListenerQueue,
-    LostPackets, MemoryUse, NetnsId, PacketEnds, Passage, Pod, PodKey, PortUse, Rewrite, Signal,
-    Stream,
+    LostPackets, MarkedEnds, MarkedWay, MemoryUse, NetnsId, PacketEnds, Passage, Pod, PodKey,
+    PortUse, Rewrite, Signal, Stream,
 };
 
 /// What the engine is told at its start and cannot change.
@@ -120,6 +120,8 @@ pub enum Input {
     LostPackets(Vec<LostPackets>),
     /// How packets of a namespace pass the node; sent to whoever asked.
     Passage(Passage),
+    /// Where packets with a mark go; sent to whoever asked.
+    Marked(MarkedWay),
     /// What the node lets us see; sent at start and whenever it changes.
     Coverage(Coverage),
     /// The agent's own counters.
@@ -135,6 +137,8 @@ pub enum Inquiry {
     Memory(CgroupId),
     /// Answered by [`Input::Passage`].
     Passage(PacketEnds),
+    /// Answered by [`Input::Marked`].
+    Marked(MarkedEnds),
     /// Answered by [`Input::Conntrack`].
     Conntrack(NetnsId),
 }

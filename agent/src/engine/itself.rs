@@ -39,6 +39,7 @@ impl Engine {
     pub(super) fn stats(&mut self, stats: AgentStats) {
         self.stats = stats;
         self.forget_passages();
+        self.suspect_given();
         let all: Vec<Loss> = self
             .stats
             .losses

@@ -89,6 +89,7 @@ impl Engine {
             Input::Rules(reading) => self.rules(*reading),
             Input::LostPackets(all) => self.lost_packets(&all),
             Input::Passage(passage) => self.passage(passage),
+            Input::Marked(way) => self.marked(way),
             Input::Coverage(coverage) => self.coverage(coverage),
             Input::Stats(stats) => self.stats(stats),
         }

@@ -25,6 +25,7 @@ impl Engine {
                 self.known.tables.gone(*netns);
                 self.known.rulebook.gone(*netns);
                 self.known.passages.gone(*netns);
+                self.known.marked.gone(*netns);
             }
             Change::Pod(pod) => self.pod_replaced(&pod.key, &pod.uid),
             Change::CgroupGone(cgroup) => self.known.throttles.gone(*cgroup),
@@ -71,6 +72,7 @@ impl Engine {
             self.known.sockets.forget_before(moved.netns, ended);
             self.known.streams.gone(moved.netns);
             self.known.passages.gone(moved.netns);
+            self.known.marked.gone(moved.netns);
             self.known.rulebook.forget_before(now, moved.netns, ended);
         }
     }

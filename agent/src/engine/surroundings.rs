@@ -13,6 +13,7 @@ use super::{
     drops::Drops,
     findings::Case,
     late::Late,
+    marked::Marked,
     memory::Memories,
     passages::Passages,
     rewrites::Rewrites,
@@ -51,6 +52,7 @@ pub(super) struct Known {
     pub(super) tables: Tables,
     pub(super) rulebook: Rulebook,
     pub(super) passages: Passages,
+    pub(super) marked: Marked,
     pub(super) drops: Drops,
     pub(super) watches: BTreeMap<PodId, Watch>,
     /// What waits for its pod.
@@ -105,6 +107,9 @@ impl<'a> Surroundings<'a> {
         if case.code == Code::StuckUpstreamReset && self.is_refused_behind(pod, case) {
             return None;
         }
+        if case.fact(diagnose::ROUTE).is_some() {
+            return Some(case.first);
+        }
         let ripe = diagnose::ripe(case, self.scene(pod).as_ref())?;
         let at = ripe.max(self.tables_told(pod, case));
         let at = at.max(self.memory_told(pod, case));
@@ -151,12 +156,15 @@ impl<'a> Surroundings<'a> {
         case.first.plus_micros(wait)
     }
 
-    /// Whether what resets is the proxy of a pod on this node whose app refuses it: that is the
-    /// root, and it is told there.
+    /// Whether what resets is the proxy of a pod on this node whose app refuses it, or whose
+    /// app's answers it does not get: that is the root, and it is told there.
     fn is_refused_behind(&self, pod: PodId, case: &Case) -> bool {
         let refused = |ip| {
             let (behind, _) = self.known.directory.holder(ip, pod)?;
-            Some(self.known.watches.get(&behind)?.refuses(Refuser::App))
+            let netns = self.known.directory.pod(behind)?.netns;
+            let astray = netns.is_some_and(|netns| self.known.marked.is_astray(case.last, netns));
+            let watch = self.known.watches.get(&behind);
+            Some(astray || watch.is_some_and(|watch| watch.refuses(Refuser::App)))
         };
         let all = case.destinations.most(DESTINATIONS);
         !all.is_empty() && all.iter().all(|(to, _)| refused(to.ip()) == Some(true))

@@ -127,6 +127,8 @@ pub struct Intent {
     pub tunnel_port: Option<u16>,
     /// The proxy dials the app from the address of the peer.
     pub inbound_keeps_source: bool,
+    /// Routing table that the mesh has for marked packets.
+    pub mark_table: Option<u32>,
     /// How name resolution is captured, if it is.
     pub dns: Option<DnsCapture>,
     /// Families of which is known whether there are rules for them.

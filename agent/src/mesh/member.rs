@@ -114,6 +114,7 @@ fn intent(
         mark: mark(profile, pod),
         node_proxy: capture.proxy == Place::Node,
         tunnel_port: capture.tunnel_port,
+        mark_table: capture.mark_table,
         inbound_keeps_source: capture.inbound_keeps_source
             || rules.mode.value == Mode::TransparentInbound,
         dns: rules.dns.clone(),

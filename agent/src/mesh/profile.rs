@@ -129,6 +129,8 @@ pub struct Capture {
     /// The proxy dials the app from the address of the peer, so that its connections look like the peer's.
     #[serde(default)]
     pub inbound_keeps_source: bool,
+    /// Routing table that the mesh has for marked packets, where its proxy speaks in the peer's name.
+    pub mark_table: Option<u32>,
     /// Port where the proxies of peers come in, past the rules.
     pub tunnel_port: Option<u16>,
     /// Names of family modes in annotations and arguments, and the families each has rules for.

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{conntrack, cpu, enter, memory, passage, scanner::Scanner};
+use super::{conntrack, cpu, enter, marked, memory, passage, scanner::Scanner};
 use crate::{
     engine::{Input, Inquiry},
     model::NetnsId,
@@ -30,36 +30,39 @@ impl Inquiries {
         let waiting = self.0.lock();
         let waiting = mem::take(&mut *waiting.unwrap_or_else(PoisonError::into_inner));
         let places = scanner.places_and_node();
-        let answer = |inquiry| match inquiry {
-            Inquiry::Conntrack(netns) => {
-                let asked = |id: NetnsId| id == netns || Some(id) == scanner.node();
-                let both = places.iter().filter(|(id, _)| asked(*id));
-                let both: Vec<_> = both.cloned().collect();
-                let look = |_| Ok(conntrack::table());
-                let found = enter::visit(&both, look).into_iter();
-                let found: Vec<_> = found
-                    .map(|(id, table)| (id, table.ok().flatten()))
-                    .collect();
-                let of = |own: bool| {
-                    let mut found = found.iter().filter(|(id, _)| (*id == netns) == own);
-                    found.next().and_then(|(_, table)| *table)
-                };
-                Input::Conntrack {
-                    netns,
-                    own: of(true),
-                    node: of(false),
+        let answer = |inquiry| {
+            Some(match inquiry {
+                Inquiry::Conntrack(netns) => {
+                    let asked = |id: NetnsId| id == netns || Some(id) == scanner.node();
+                    let both = places.iter().filter(|(id, _)| asked(*id));
+                    let both: Vec<_> = both.cloned().collect();
+                    let look = |_| Ok(conntrack::table());
+                    let found = enter::visit(&both, look).into_iter();
+                    let found: Vec<_> = found
+                        .map(|(id, table)| (id, table.ok().flatten()))
+                        .collect();
+                    let of = |own: bool| {
+                        let mut found = found.iter().filter(|(id, _)| (*id == netns) == own);
+                        found.next().and_then(|(_, table)| *table)
+                    };
+                    Input::Conntrack {
+                        netns,
+                        own: of(true),
+                        node: of(false),
+                    }
                 }
-            }
-            Inquiry::Cpu(cgroup) => Input::Cpu {
-                cgroup,
-                limits: cpu::limits(&scanner.limited(cgroup)),
-            },
-            Inquiry::Memory(cgroup) => Input::Memory {
-                cgroup,
-                uses: memory::of_pod(&scanner.pods_memory(cgroup)),
-            },
-            Inquiry::Passage(ends) => Input::Passage(passage::of(ends, &places)),
+                Inquiry::Cpu(cgroup) => Input::Cpu {
+                    cgroup,
+                    limits: cpu::limits(&scanner.limited(cgroup)),
+                },
+                Inquiry::Memory(cgroup) => Input::Memory {
+                    cgroup,
+                    uses: memory::of_pod(&scanner.pods_memory(cgroup)),
+                },
+                Inquiry::Passage(ends) => Input::Passage(passage::of(ends, &places)),
+                Inquiry::Marked(ends) => Input::Marked(marked::of(ends, &places)?),
+            })
         };
-        waiting.into_iter().map(answer).collect()
+        waiting.into_iter().filter_map(answer).collect()
     }
 }

@@ -17,6 +17,7 @@ mod enter;
 mod hooks;
 mod inquiries;
 mod looks;
+mod marked;
 mod memory;
 mod mounts;
 mod names;

@@ -98,7 +98,10 @@ impl NodeHandle {
 
     /// Answered within a sample's time, once; not at all if what it is about is gone.
     pub fn ask(&self, inquiry: Inquiry) {
-        let waits = matches!(inquiry, Inquiry::Passage(_) | Inquiry::Memory(_));
+        let waits = matches!(
+            inquiry,
+            Inquiry::Passage(_) | Inquiry::Marked(_) | Inquiry::Memory(_)
+        );
         self.shared.inquiries.put(inquiry);
         // A finding waits for it.
         if waits {

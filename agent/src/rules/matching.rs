@@ -51,6 +51,8 @@ pub enum Field {
     Socket,
     /// Sockets that wait for the packet where it goes, as bits of [`listener`].
     Listener,
+    /// Whether the socket of the packet, or the one that waits for it, has all addresses: 1.
+    Wildcard,
     /// Mark of the packet.
     Mark,
     /// Mark of the connection.

@@ -9,8 +9,8 @@ use sidestep::{
 use crate::kit::{APP, IN, Node, PROXY, delta, established, into, ip, meshed, out, queue};
 use crate::live_rules::{WHOLE, whole, without};
 
-const PEER: &str = "10.0.0.9";
-const TPROXY: &str = "*mangle
+pub(crate) const PEER: &str = "10.0.0.9";
+pub(crate) const TPROXY: &str = "*mangle
 :PREROUTING ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
 :ISTIO_INBOUND - [0:0]
@@ -21,7 +21,7 @@ COMMIT
 ";
 
 /// The meshed pod captures inbound by TPROXY, under these rules.
-fn transparent(rules: &str) -> Node {
+pub(crate) fn transparent(rules: &str) -> Node {
     let mut node = Node::running();
     let mut pod = meshed();
     pod.annotations.insert(
@@ -33,7 +33,7 @@ fn transparent(rules: &str) -> Node {
     node
 }
 
-fn outbound_only() -> String {
+pub(crate) fn outbound_only() -> String {
     without("-A PREROUTING -p tcp -j ISTIO_INBOUND")
 }
 

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Judged, Scene};
+use super::{Judged, Scene, marked::ROUTE};
 use crate::{
     engine::{
         Code, Leg,
@@ -180,7 +180,8 @@ pub(super) fn timed_out(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findin
         let all = case.destinations.most(32);
         case.is_current() && all.iter().any(|(to, _)| *to == j.key.remote)
     };
-    if silent && j.leg == Leg::ProxyToUpstream && findings.get(j.pod, code).is_some_and(told) {
+    let dialled = matches!(j.leg, Leg::ProxyToUpstream | Leg::ProxyToApp);
+    if silent && dialled && findings.get(j.pod, code).is_some_and(told) {
         let case = findings.note(j.at, Some(j.pod), code);
         case.add(&super::sample(j));
     }
@@ -193,7 +194,10 @@ pub(super) fn answered(
     findings: &mut Findings,
     render: Render<'_>,
 ) {
-    if j.leg == Leg::ProxyToUpstream && scene.watch.unanswered.upstreams().next().is_none() {
+    let told = findings.get(j.pod, Code::StuckUpstreamTimeout);
+    let of_app = told.is_some_and(|case| case.fact(ROUTE).is_some());
+    let leg = [Leg::ProxyToUpstream, Leg::ProxyToApp][usize::from(of_app)];
+    if j.leg == leg && scene.watch.unanswered.upstreams().next().is_none() {
         findings.resolve(j.at, Some(j.pod), Code::StuckUpstreamTimeout, render);
     }
     if j.leg == Leg::ProxyToUpstream && scene.watch.resets.rules().next().is_none() {
@@ -252,13 +256,14 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
         Code::StuckUpstreamReset => {
             format!("{to} resets the connections of the proxy of {pod} before it answers")
         }
+        _ if case.fact(ROUTE).is_some() => super::marked::summary(pod, to),
         _ if case.connections == 0 => format!("{to} does not answer the proxy of {pod}"),
         _ => format!("{to} does not answer the proxy of {pod}: {n} given up"),
     }
 }
 
 /// What to change.
-pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
+pub(super) fn remedy(case: &Case, to: Option<SocketAddr>, scene: Option<&Scene<'_>>) -> String {
     if case.code == Code::FailNetfilterDrop {
         let rule = case.fact("rule").unwrap_or("the rule");
         if case.fact("place") == Some(Place::Node.as_str()) {
@@ -271,6 +276,9 @@ pub(super) fn remedy(case: &Case, to: Option<SocketAddr>) -> String {
         return format!(
             "If this is not meant, take away or narrow the rule `{rule}` at whoever writes it ({who}), not by hand: it would come back."
         );
+    }
+    if case.fact(ROUTE).is_some() {
+        return super::marked::remedy(case, to, scene.and_then(|scene| scene.intent.mark_table));
     }
     let to = to.map_or_else(String::new, |to| to.to_string());
     if case.code == Code::StuckUpstreamReset {

@@ -14,6 +14,7 @@ mod datagram;
 mod hang;
 mod hang_text;
 mod lost;
+mod marked;
 mod ports;
 mod remedy;
 mod rewrite;
@@ -32,12 +33,15 @@ pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
 pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
 pub(super) use hang::hangs;
 pub(super) use lost::{Place, Stop, hang_sample, stopped, upstream_hangs, upstream_resets};
+pub(super) use marked::{ROUTE, astray};
 pub(super) use ports::{no_port, ports};
 pub(super) use rewrite::{Rewritten, rewritten};
 pub(super) use ripe::ripe;
 pub(super) use spec::{ripe_by_spec, spec, unmeshed};
 pub(super) use status::nobody;
-pub(super) use stuck::{Queues, queue, refused_capture, signal_sample, signalled_refusal};
+pub(super) use stuck::{
+    Queues, given_to_nobody, queue, refused_capture, signal_sample, signalled_refusal,
+};
 pub(super) use tables::full;
 pub(super) use text::render;
 

@@ -5,7 +5,7 @@
 
 use super::{Scene, ambient, datagram};
 use crate::{
-    engine::{Code, directory::PodEntry, findings::Case},
+    engine::{Code, directory::PodEntry, explain::NOBODY_TAKES, findings::Case},
     model::Direction,
 };
 
@@ -46,6 +46,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         }
         Code::BypassIpv6 => ipv6(scene),
         Code::BypassExcluded => excluded(case),
+        Code::BypassInboundDirect if case.fact(NOBODY_TAKES).is_some() => no_listener(case, scene),
         Code::BypassInboundDirect => inbound_direct(port, scene),
         Code::BypassSharedUid
         | Code::BypassInboundEmpty
@@ -82,7 +83,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         Code::StuckUpstreamTimeout
         | Code::StuckUpstreamReset
         | Code::FailNetfilterDrop => {
-            super::lost::remedy(case, top.first().map(|(to, _)| *to))
+            super::lost::remedy(case, top.first().map(|(to, _)| *to), scene)
         }
         Code::AgentDegraded => "Nothing is wrong with the pods. To see more, run the agent on a kernel (or with the capabilities CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE) that allows the probes named above; GET /v1/coverage lists them.".to_owned(),
         Code::AgentOverload => "Nothing is wrong with the pods, but answers about some of their connections are missing. A pod with very many destinations (a crawler, a port scan, a client that opens thousands of connections a second) is the usual reason: GET /v1/edges shows who. If it stays, this node is larger than the agent's bounds: please report it with the numbers above.".to_owned(),

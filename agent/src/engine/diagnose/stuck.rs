@@ -126,6 +126,23 @@ pub(in crate::engine) fn signalled_refusal(
     socket_witness(case, ns, port, sample.family);
 }
 
+/// The rules give what comes in to a port where nobody listens, as it is: it is dropped.
+pub(in crate::engine) fn given_to_nobody(
+    at: Time,
+    (pod, code): (PodId, Code),
+    ns: Option<&Namespace>,
+    (port, rule): (u16, &str),
+    sample: &Sample,
+    findings: &mut Findings,
+) {
+    let case = findings.note(at, Some(pod), code);
+    case.add(sample);
+    add_port(case, port);
+    case.state(at, "rule", rule.to_owned());
+    case.witnesses.insert("SYNs to the pod are not answered");
+    socket_witness(case, ns, port, sample.family);
+}
+
 /// The connection failed; if it is the proxy's and refused, somebody refuses the proxy.
 pub(super) fn failed(j: &Judged<'_>, scene: &Scene<'_>, findings: &mut Findings) {
     let Some(run) = j.refusals else { return };

@@ -13,8 +13,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use words::{ago, one_line, removed_facts, strays};
-pub(super) use words::{seen, who};
+pub(super) use words::{NOBODY_TAKES, seen, who};
+use words::{ago, nobody_takes, one_line, removed_facts, strays};
 
 use super::{
     Reason,
@@ -138,23 +138,29 @@ pub(super) fn would_capture(page: &Page, q: &Question<'_>) -> bool {
 pub(super) fn again(
     page: &Page,
     intent: &Intent,
-    own: &[IpAddr],
+    (own, ns): (&[IpAddr], Option<&Namespace>),
     entry: &PodEntry,
     case: &Case,
 ) -> Option<Explained> {
     let (destination, _) = *case.destinations.most(1).first()?;
-    anew(intent, own, entry, case, destination, |q| explain(page, q))?
+    anew(intent, (own, ns), entry, case, destination, |q| {
+        explain(page, q)
+    })?
 }
 
 /// Whether the rules as they are would capture all that a case is about, as far as that is remembered.
 pub(super) fn captures_again(
     page: &Page,
     intent: &Intent,
-    own: &[IpAddr],
+    (own, ns): (&[IpAddr], Option<&Namespace>),
     entry: &PodEntry,
     case: &Case,
 ) -> bool {
-    let captured = |to| anew(intent, own, entry, case, to, |q| would_capture(page, q));
+    let captured = |to| {
+        anew(intent, (own, ns), entry, case, to, |q| {
+            would_capture(page, q)
+        })
+    };
     let all = case.destinations.most(ASKED_AGAIN);
     !all.is_empty() && all.into_iter().all(|(to, _)| captured(to) == Some(true))
 }
@@ -162,7 +168,7 @@ pub(super) fn captures_again(
 /// Asks about a connection of a case as if it were made anew; `None` if the case is about both directions.
 fn anew<T>(
     intent: &Intent,
-    own: &[IpAddr],
+    (own, ns): (&[IpAddr], Option<&Namespace>),
     entry: &PodEntry,
     case: &Case,
     destination: SocketAddr,
@@ -202,7 +208,7 @@ fn anew<T>(
         intent,
         own,
         interface: entry.interface(*local),
-        ns: None,
+        ns,
         at: case.last,
         since: entry.since,
     }))
@@ -297,7 +303,8 @@ fn direct(
     let (direction, family) = (q.key.direction, q.view.family);
     let all = rules::redirectors(&now.rules, direction, family, Protocol::Tcp);
     let ours: Vec<&Redirector> = all.iter().filter(|r| r.sends_to(q.port())).collect();
-    if ours.iter().any(|r| r.reached) {
+    if let Some(one) = ours.iter().find(|r| r.reached) {
+        nobody_takes(q, one, facts);
         return Reason::RulesPartial;
     }
     if let Some(was) = removed(page, q, connection) {

@@ -5,8 +5,11 @@
 
 use super::{Facts, Question};
 use crate::{
-    engine::rulebook::{Read, RulesChange},
-    model::{Family, Time},
+    engine::{
+        rulebook::{Read, RulesChange},
+        sockets::{Listens, Namespace},
+    },
+    model::{Direction, Family, Time},
     rules::{self, Connection, Redirector, Ruleset},
 };
 
@@ -97,4 +100,20 @@ pub(super) fn one_line(text: &str) -> String {
         .filter(|l| !l.is_empty())
         .collect();
     lines.join(" ⏎ ")
+}
+
+/// The fact of what a rule gives to the proxy and nobody takes there.
+pub(in crate::engine) const NOBODY_TAKES: &str = "nobody_takes";
+
+/// A rule gives it to the proxy, nobody listens there, and what nobody takes goes on to the app.
+pub(super) fn nobody_takes(q: &Question<'_>, one: &Redirector, facts: &mut Facts) {
+    let (port, family) = (q.port(), q.view.family);
+    let deserted = |ns: &Namespace| ns.listens(port, family) == Listens::No;
+    if q.key.direction == Direction::Inbound && q.ns.is_some_and(deserted) {
+        facts.push((
+            NOBODY_TAKES,
+            format!("port {port}: nobody listens, and nftables lets go on what nobody takes"),
+        ));
+        facts.push(("rule", one.step.to_string()));
+    }
 }

@@ -3,7 +3,7 @@
 //! Every value may be unknown, in part or whole, and every answer allows for that. What a condition says about something
 //! that the packet does not have differs between the two dialects; both are here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::super::connection::{Connection, Interface, Protocol};
 use super::super::matching::{Field, Match, Test, address_kind, listener, state};
@@ -178,6 +178,7 @@ impl<'a> Packet<'a> {
             Field::Gid => self.owner(self.connection.gid, native),
             Field::Socket => known(u32::from(self.has_socket)),
             Field::Listener => Datum::Bits(self.listener()),
+            Field::Wildcard => self.wildcard(),
             Field::Mark => Datum::Bits(self.mark),
             Field::ConnMark if self.tracking != Tracking::Tracked => Datum::Never,
             Field::ConnMark => Datum::Bits(self.connection_mark),
@@ -223,6 +224,31 @@ impl<'a> Packet<'a> {
                 () => bits.value,
             })
         })
+    }
+
+    /// Whether nobody in the namespace listens on this port in the packet's family, as far as that is known.
+    pub(super) fn is_nobodys(&self, port: u16) -> bool {
+        let port = if port == 0 { self.port } else { port };
+        let fits = |at: &SocketAddr| {
+            let ip = at.ip().to_canonical();
+            at.port() == port
+                && ip.is_ipv4() == (self.connection.family() == crate::model::Family::Ipv4)
+        };
+        let all = self.connection.listeners.as_ref();
+        all.is_some_and(|all| !all.iter().any(fits))
+    }
+
+    /// A listener at the very address comes first; a socket that dials has the address it dials from.
+    fn wildcard(&self) -> Datum {
+        if self.has_socket {
+            return Datum::Bits(Bits::all(0));
+        }
+        match self.listener() {
+            found if found == Bits::NOTHING => Datum::Bits(found),
+            found if found.value & listener::AT_ADDRESS != 0 => Datum::Bits(Bits::all(0)),
+            found if found.value & listener::ANYWHERE != 0 => Datum::Bits(Bits::all(1)),
+            _ => Datum::Never,
+        }
     }
 
     const fn state(&self) -> u32 {

@@ -128,6 +128,13 @@ impl<'a> Walk<'a> {
                 self.because(format!("{}: {what}", self.place(frame)));
                 Some(Turn::End(Outcome::Unknown))
             }
+            // Nobody takes it: this rule ends here, and the next has its turn.
+            Action::Tproxy {
+                port, ends: false, ..
+            } if way.packet.is_nobodys(*port) => {
+                way.move_to(frame.rule + 1, 0, 0);
+                Some(Turn::On)
+            }
             Action::Nothing
             | Action::Cases(_)
             | Action::SetMark(_)

@@ -142,7 +142,7 @@ fn not_known(field: Field) -> String {
         Field::SourcePort | Field::EitherPort => "the source port",
         Field::Destination => "the destination address after rewriting",
         Field::InInterface | Field::OutInterface => "the interface",
-        Field::Listener => "who listens where the packet goes",
+        Field::Listener | Field::Wildcard => "who listens where the packet goes",
         Field::Mark | Field::ConnMark => "the mark",
         Field::SourceKind | Field::DestinationKind => "whether the address is one of the namespace",
         _ => "a value that the rule asks for",

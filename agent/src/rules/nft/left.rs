@@ -33,6 +33,7 @@ pub(super) fn left(value: &Value, demands: &mut Vec<Test>) -> Left {
         "ct" => connection(text("key"), text("dir")),
         "payload" => payload(text("protocol"), text("field"), demands),
         "fib" if text("result") == "type" => fib(inner),
+        "socket" if text("key") == "wildcard" => whole(Field::Wildcard),
         "socket" => {
             // Without a socket the rule does not hold, whatever is asked of it.
             demands.push(Test::Bits {

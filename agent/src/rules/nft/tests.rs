@@ -1,7 +1,10 @@
 //! Reading of nft's JSON.
 
 use super::*;
-use crate::{model::Family, rules::parse_save};
+use crate::{
+    model::Family,
+    rules::{Connection, Outcome, Protocol, Redirection, evaluate, parse_save},
+};
 
 fn read(json: &str) -> Ruleset {
     let mut rules = Ruleset::default();
@@ -128,4 +131,30 @@ fn a_table_of_iptables_is_read_once_whichever_comes_first() {
     ];
     assert_eq!(names(&save_first), expected);
     assert_eq!(names(&json_first), expected);
+}
+
+#[test]
+fn what_nobody_takes_goes_on_to_the_next_rule() {
+    let rules = read(include_str!(
+        "../../../tests/rules/istio-native-tproxy/nft.json"
+    ));
+    let (from, to) = ("10.7.0.7:0", "10.1.0.5:8080");
+    let own = vec!["10.1.0.5".parse().unwrap()];
+    let made = |listeners: Option<&[&str]>| {
+        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+        let mut made = Connection::inbound(Protocol::Tcp, from, to, Some(own.clone()));
+        made.listeners = listeners.map(|all| all.iter().map(|at| at.parse().unwrap()).collect());
+        evaluate(&rules, &made).outcome
+    };
+    let given = Outcome::Redirected {
+        by: Redirection::Tproxy,
+        address: None,
+        port: 15006,
+    };
+    assert_eq!(made(None), given, "who listens is not known");
+    assert_eq!(made(Some(&["0.0.0.0:15006", "0.0.0.0:8080"])), given);
+    let nobody: [&[&str]; 2] = [&["0.0.0.0:8080"], &["[::]:15006"]];
+    for listeners in nobody {
+        assert_eq!(made(Some(listeners)), Outcome::Direct, "{listeners:?}");
+    }
 }
