@@ -10,6 +10,7 @@ mod detect;
 pub(crate) mod lab;
 mod memory;
 mod overhead;
+mod start;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +36,7 @@ pub(crate) struct Options {
     /// Connections per measurement
     #[arg(long, default_value_t = 3000)]
     connections: u32,
-    /// Pods (memory, detect)
+    /// Pods (memory, detect, start)
     #[arg(long, default_value_t = 250)]
     pods: u16,
     /// Not used here
@@ -53,6 +54,8 @@ enum Part {
     Memory,
     /// From the first connection to the finding
     Detect,
+    /// The agent's start on a full node: processors it takes, and what reading a pod's rules costs
+    Start,
 }
 
 /// Measures one part and prints it.
@@ -69,6 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         }
         Part::Cpu => cpu::measure(&session, &recipe)?,
         Part::Memory => memory::measure(&session, &recipe, options.pods)?,
+        Part::Start => start::measure(&session, &recipe, options.pods)?,
         Part::Detect => detect::measure(&session, &recipe, options.pods)?,
     };
     println!("{value}");
