@@ -127,10 +127,12 @@ fn look(number: u16, now: u32) {
     if !unsafe { at.stays(place, now) } {
         return;
     }
+    let owned = load::<u64>(sk, offset!(sk_socket)) != 0;
     let waits = match state {
-        ESTABLISHED => at.leaves_something() || is_one_sided(sk),
+        // Whoever owns none of it waits to be accepted.
+        ESTABLISHED => !owned || at.leaves_something() || is_one_sided(sk),
         // The peer closed it: whoever has it could close it, too.
-        CLOSE_WAIT => load::<u64>(sk, offset!(sk_socket)) != 0,
+        CLOSE_WAIT => owned,
         _ => true,
     };
     if waits {

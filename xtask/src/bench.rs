@@ -112,10 +112,8 @@ fn measure(options: &Options, programs: &Programs, part: Part) -> Result<Value> 
     }
     let mut guest = scenario::machine(options.kernel, command, programs);
     guest.timeout = Duration::from_mins(40);
-    if part != Part::Memory {
-        guest.icount = true;
-        guest.smp = 1;
-    }
+    guest.icount = true;
+    guest.smp = 1;
     let outcome = guest.run(&mut |line| {
         if !line.starts_with('{') {
             eprintln!("  {line}");
@@ -235,7 +233,10 @@ fn table(rows: &[Row], measured: &Value) {
         );
     }
     if let (Some(edges), Some(idle)) = (number("/memory/edges"), number("/memory/idle_mib")) {
-        println!("memory: {edges:.0} edges, {idle:.1} MiB before the traffic");
+        let rest = number("/memory/agent_ms_per_s_at_rest").unwrap_or(f64::NAN);
+        println!(
+            "memory: {edges:.0} edges, {idle:.1} MiB before the traffic; {rest:.1} ms CPU per second after it"
+        );
     }
     if let (Some(p50), Some(max)) = (number("/detect/p50"), number("/detect/max")) {
         println!("time to detect: median {p50:.2} s, longest {max:.2} s");

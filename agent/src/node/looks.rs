@@ -19,7 +19,7 @@ use super::{
     enter,
     ports::{self, Ports},
     queues,
-    sampling::Sampling,
+    sampling::{QUIET, Sampling},
     streams,
     turns::{Pace, Turns},
 };
@@ -81,10 +81,11 @@ impl Looks {
         let ids = |turn: Vec<(NetnsId, PathBuf)>| -> BTreeSet<NetnsId> {
             turn.into_iter().map(|(netns, _)| netns).collect()
         };
-        let queues = ids(self.sampling.next(places.to_vec(), most.queues));
+        let queues = ids(self.sampling.next(places.to_vec(), most.queues, waiting));
         let streams = ids(self.walked(places, most.streams, every, waiting));
         self.round += 1;
-        let counted = self.round.is_multiple_of(COUNTED_EVERY);
+        // Where visits are rare, each counts.
+        let counted = self.round.is_multiple_of(COUNTED_EVERY) || places.len() > QUIET;
         let wanted = |netns: &NetnsId| queues.contains(netns) || streams.contains(netns);
         let visits: Vec<_> = places.iter().filter(|(n, _)| wanted(n)).cloned().collect();
         let found = enter::visit(&visits, |netns| {
@@ -137,8 +138,8 @@ impl Looks {
         let most = self.pace.most(most, every);
         match waiting {
             Some(waiting) => {
-                let turn = self.pace.has_turn(every);
-                self.turns.among(places.to_vec(), waiting, most, turn)
+                let quiet = usize::from(self.pace.has_turn(every));
+                self.turns.among(places.to_vec(), waiting, most, quiet)
             }
             None => self.turns.next(places.to_vec(), most),
         }

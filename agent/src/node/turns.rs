@@ -89,25 +89,30 @@ impl Turns {
     }
 
     /// At most `most` of the namespaces there are: those in which somebody is known to wait, or did at
-    /// the last look, those that were never looked at, and if it is its `turn` the one looked at longest
-    /// ago: what was there before the agent is known from walks only.
+    /// the last look, those that were never looked at, and so many `quiet` ones that were looked at
+    /// longest ago: what was there before the agent is known from looks only.
     pub(super) fn among(
         &mut self,
         mut places: Vec<(NetnsId, PathBuf)>,
         waiting: &BTreeSet<NetnsId>,
         most: usize,
-        turn: bool,
+        quiet: usize,
     ) -> Vec<(NetnsId, PathBuf)> {
         let last = &self.last;
-        let longest = places.iter().min_by_key(|(netns, _)| last.get(netns));
-        let longest = longest.filter(|_| turn).map(|(netns, _)| *netns);
-        places.retain(|(netns, _)| {
-            let seen = last.get(netns);
-            waiting.contains(netns)
-                || seen.is_none_or(|(_, waits)| *waits)
-                || longest == Some(*netns)
-        });
-        self.next(places, most)
+        let is_due = |netns: &NetnsId| {
+            waiting.contains(netns) || last.get(netns).is_none_or(|(_, waits)| *waits)
+        };
+        let (mut due, mut rest): (Vec<_>, Vec<_>) =
+            places.drain(..).partition(|(netns, _)| is_due(netns));
+        rest.sort_by_key(|(netns, _)| last.get(netns).map(|seen| seen.0));
+        rest.truncate(quiet);
+        due.extend(rest);
+        self.next(due, most)
+    }
+
+    /// As if it had never been looked at.
+    pub(super) fn forget(&mut self, netns: NetnsId) {
+        self.last.remove(&netns);
     }
 
     /// Notes whether somebody waits there; whether somebody did before.
@@ -131,7 +136,9 @@ mod tests {
         let mut looked = [0; 6];
         for round in 0..100 {
             let waiting = BTreeSet::from_iter((round >= 50).then_some(NetnsId(3)));
-            for (netns, _) in turns.among(places.clone(), &waiting, 16, round % 10 == 9) {
+            for (netns, _) in
+                turns.among(places.clone(), &waiting, 16, usize::from(round % 10 == 9))
+            {
                 looked[netns.0 as usize] += 1;
                 turns.note(netns, netns == NetnsId(5));
             }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::lab::Lab;
 use crate::agent::{Agent, Recipe};
 use crate::reap::Session;
+use crate::world::World;
 
 const RATES: [u32; 3] = [500, 1000, 2000];
 /// Seconds of traffic before the agent's time is taken, and while it is.
@@ -47,9 +48,9 @@ fn at(lab: &Lab, agent: u32, rate: u32) -> Result<Value> {
     thread::scope(|scope| {
         let client = scope.spawn(|| lab.connections(count, f64::from(rate)));
         thread::sleep(Duration::from_secs(LEAD.into()));
-        let (before, threads, start) = (cpu_us(lab)?, threads_us(agent)?, Instant::now());
+        let (before, threads, start) = (cpu_us(&lab.world)?, threads_us(agent)?, Instant::now());
         thread::sleep(Duration::from_secs(WINDOW.into()));
-        let (after, elapsed) = (cpu_us(lab)?, start.elapsed().as_secs_f64());
+        let (after, elapsed) = (cpu_us(&lab.world)?, start.elapsed().as_secs_f64());
         let per_second = |us: f64| us / 1e3 / elapsed;
         let threads: BTreeMap<String, f64> = threads_us(agent)?
             .into_iter()
@@ -68,8 +69,8 @@ fn at(lab: &Lab, agent: u32, rate: u32) -> Result<Value> {
 }
 
 /// CPU time of the agent's cgroup: its threads, those that have ended, and whatever it runs.
-fn cpu_us(lab: &Lab) -> Result<u64> {
-    let path = lab.world.own_cgroup().join("agent").join("cpu.stat");
+pub(super) fn cpu_us(world: &World) -> Result<u64> {
+    let path = world.own_cgroup().join("agent").join("cpu.stat");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     text.lines()
         .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())

@@ -1,15 +1,16 @@
-//! Peak memory of the agent on a full node: many pods, many edges.
+//! Peak memory of the agent on a full node: many pods, many edges; and what it takes of a processor while they rest.
 //!
 //! Every pod connects to a number of ports of one server, so that there are pods × ports edges out and as many in.
 
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use super::cpu::cpu_us;
 use crate::agent::{Agent, Recipe};
 use crate::command;
 use crate::process;
@@ -17,6 +18,8 @@ use crate::reap::Session;
 use crate::spec::Scenario;
 use crate::world::World;
 
+/// Several rounds of everything that is done now and then.
+const REST: Duration = Duration::from_secs(30);
 /// With 250 pods: 5 000 edges out and 5 000 in.
 const PORTS: std::ops::Range<u16> = 7000..7020;
 
@@ -69,6 +72,10 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
         }
     }
     thread::sleep(Duration::from_secs(5));
+    let (before, start) = (cpu_us(&world)?, Instant::now());
+    thread::sleep(REST);
+    let spent = cpu_us(&world)?.saturating_sub(before);
+    let at_rest = spent as f64 / 1e3 / start.elapsed().as_secs_f64();
     let page: Value = serde_json::from_str(&agent.get("/v1/coverage")?).context("/v1/coverage")?;
     let mut tables = page["kernel"]["maps"].as_array().into_iter().flatten();
     let edges = tables.find(|table| table[0] == "edges");
@@ -76,7 +83,8 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
     let _ = agent.get("/v1/edges")?;
     let peak = status_kib(agent.pid(), "VmHWM:")?;
     Ok(json!({
-        "pods": pods, "edges": edges.map(|table| table[1].clone()), "idle_mib": idle as f64 / 1024.0,
+        "pods": pods, "edges": edges.map(|table| table[1].clone()), "agent_ms_per_s_at_rest": at_rest,
+        "idle_mib": idle as f64 / 1024.0,
         "peak_mib": peak as f64 / 1024.0, "rss_mib": status_kib(agent.pid(), "VmRSS:")? as f64 / 1024.0,
     }))
 }
