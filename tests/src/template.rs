@@ -72,6 +72,7 @@ pub(crate) fn native(set: &str) -> Option<&'static str> {
         "istio" => include_str!("../rules/istio-native.nft"),
         "istio-tproxy" => include_str!("../rules/istio-tproxy-native.nft"),
         "ambient" => include_str!("../rules/ambient-native.nft"),
+        "consul" => include_str!("../rules/consul-native.nft"),
         _ => return None,
     })
 }
