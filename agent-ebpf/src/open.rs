@@ -137,7 +137,7 @@ fn look(number: u16, now: u32) {
     };
     if waits {
         // Full is as good: the agent looks everywhere then.
-        let _ = WAITING.insert(&sock.netns(), &now, 0);
+        let _ = WAITING.insert(sock.netns(), now, 0);
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::cpu::cpu_us;
 use crate::agent::{Agent, Recipe};
 use crate::command;
-use crate::process;
+use crate::process::{self, Running};
 use crate::reap::Session;
 use crate::spec::Scenario;
 use crate::world::World;
@@ -37,23 +37,7 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
             eprintln!("{} pods", index + 1);
         }
     }
-    for port in PORTS {
-        let mut command = process::actor(&world.node());
-        command.args([
-            "serve",
-            "--hang-up",
-            "--listen",
-            "0.0.0.0",
-            "--port",
-            &port.to_string(),
-        ]);
-        running.push(process::start(
-            &world,
-            &format!("node/{port}"),
-            command,
-            PathBuf::new(),
-        )?);
-    }
+    servers(&world, &mut running)?;
     let agent = Agent::start(&world, recipe)?;
     let idle = status_kib(agent.pid(), "VmRSS:")?;
     for pod in &world.pods {
@@ -87,6 +71,28 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
         "idle_mib": idle as f64 / 1024.0,
         "peak_mib": peak as f64 / 1024.0, "rss_mib": status_kib(agent.pid(), "VmRSS:")? as f64 / 1024.0,
     }))
+}
+
+/// What all pods connect to.
+fn servers(world: &World, running: &mut Vec<Running>) -> Result<()> {
+    for port in PORTS {
+        let mut command = process::actor(&world.node());
+        command.args([
+            "serve",
+            "--hang-up",
+            "--listen",
+            "0.0.0.0",
+            "--port",
+            &port.to_string(),
+        ]);
+        running.push(process::start(
+            world,
+            &format!("node/{port}"),
+            command,
+            PathBuf::new(),
+        )?);
+    }
+    Ok(())
 }
 
 fn text(pods: u16) -> String {
