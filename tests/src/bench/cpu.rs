@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,8 +71,12 @@ fn at(lab: &Lab, agent: u32, rate: u32) -> Result<Value> {
 
 /// CPU time of the agent's cgroup: its threads, those that have ended, and whatever it runs.
 pub(super) fn cpu_us(world: &World) -> Result<u64> {
-    let path = world.own_cgroup().join("agent").join("cpu.stat");
-    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    usage_us(&world.own_cgroup().join("agent").join("cpu.stat"))
+}
+
+/// CPU time of a cgroup.
+pub(super) fn usage_us(path: &Path) -> Result<u64> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     text.lines()
         .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())
         .with_context(|| format!("no usage_usec in {}", path.display()))

@@ -3,7 +3,6 @@
 //! The claims under test: one reading of a pod's tables is cheap, and readings are spread so that the agent never takes
 //! more than one processor. Its control group counts whatever it runs, the programs that print rules included.
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
+use super::cpu;
 use crate::agent::{Agent, Recipe};
 use crate::process;
 use crate::reap::Session;
@@ -90,19 +90,12 @@ fn sample(group: &Path, start: Instant, done: &AtomicBool) -> Vec<Used> {
     let mut all = Vec::new();
     while !done.load(Ordering::Relaxed) {
         // The group is not there before the agent is.
-        if let Ok(us) = usage_us(group) {
+        if let Ok(us) = cpu::usage_us(group) {
             all.push((start.elapsed().as_secs_f64(), us as f64 / 1e6));
         }
         thread::sleep(EVERY);
     }
     all
-}
-
-/// Processor time of a control group, microseconds.
-fn usage_us(group: &Path) -> Result<u64> {
-    let text = fs::read_to_string(group)?;
-    let usage = |line: &str| line.strip_prefix("usage_usec ")?.trim().parse().ok();
-    text.lines().find_map(usage).context("no usage_usec")
 }
 
 /// The most processors that were used over any moment.
