@@ -1,4 +1,7 @@
-//! Which namespace's accept queues to look at next, and which samples are worth telling. Pure.
+//! Which namespace's accept queues to look at next, and which samples are worth telling.
+//!
+//! A visit to each of 250 namespaces every second would cost more than all else on the node: those in which somebody
+//! waits come first, the others in turns. Must never forget one: a queue that nobody looks at may be full. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
