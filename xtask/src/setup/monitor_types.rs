@@ -1,7 +1,7 @@
 //! What the Prometheus operator takes, as types: generated from its own Go types and published for Node.js, with the compiler
 //! that compares an object with them.
 //!
-//! The operator's definitions are in no registry that is reached here, and its types say as much: names, values, what is needed.
+//! The operator publishes its definitions in no package, and these types say as much: names, values, what is needed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
