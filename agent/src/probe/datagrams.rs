@@ -1,11 +1,10 @@
-//! Flows over UDP and rewritten destinations: taken out of their maps once a second, not
-//! subtracted.
+//! Flows over UDP, rewritten destinations and namespaces that wait: taken out of their maps once a
+//! second, not subtracted.
 //!
 //! The maps are small and their entries rarely the same twice (a resolver, now and then), so
 //! whoever reads an entry removes it. Must never block for longer than one read takes.
 
 use aya::maps::{Map, MapData};
-use sidestep_abi::{DatagramValue, EdgeKey};
 use std::os::fd::AsFd as _;
 
 use super::{ProbeError, sys};
@@ -16,16 +15,16 @@ pub(super) const ROOM: usize = 1_024;
 pub(super) const REWRITES: usize = 512;
 
 /// A map out of which is taken what it counted.
-pub(super) struct Taker {
+pub(super) struct Taker<K, V> {
     name: &'static str,
     map: MapData,
-    keys: Vec<EdgeKey>,
-    values: Vec<DatagramValue>,
+    keys: Vec<K>,
+    values: Vec<V>,
     /// Entries at the last look.
     pub(super) len: usize,
 }
 
-impl Taker {
+impl<K: Copy + Default, V: Copy + Default> Taker<K, V> {
     /// Takes over the hash map of the object.
     ///
     /// # Errors
@@ -43,8 +42,8 @@ impl Taker {
         Ok(Self {
             name,
             map,
-            keys: vec![EdgeKey::default(); room],
-            values: vec![DatagramValue::default(); room],
+            keys: vec![K::default(); room],
+            values: vec![V::default(); room],
             len: 0,
         })
     }
@@ -53,10 +52,7 @@ impl Taker {
     ///
     /// # Errors
     /// [`ProbeError::System`] if the map cannot be read.
-    pub(super) fn take<T>(
-        &mut self,
-        decode: impl Fn(&EdgeKey, &DatagramValue) -> T,
-    ) -> Result<Vec<T>, ProbeError> {
+    pub(super) fn take<T>(&mut self, decode: impl Fn(&K, &V) -> T) -> Result<Vec<T>, ProbeError> {
         let mut out = Vec::new();
         let (mut cursor, mut first) = (0_u64, true);
         loop {

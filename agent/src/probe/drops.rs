@@ -23,7 +23,12 @@ use aya::{
 use sidestep_abi::{self as abi, DropKey};
 use tracing::debug;
 
-use super::{ProbeError, btf::Types, decode, load::chain};
+use super::{
+    ProbeError,
+    btf::Types,
+    decode,
+    load::{chain, raw_tracepoint},
+};
 use crate::model::{LostPackets, NetnsId, Part, SignalCoverage};
 
 const TARGET: &str = "kfree_skb";
@@ -78,12 +83,12 @@ impl Drops {
             debug!(reason, "addresses cannot be watched for drops");
         }
         if addresses.is_empty() {
-            if let (Some(link), Ok(program)) = (self.link.take(), program(ebpf, name)) {
+            if let (Some(link), Ok(program)) = (self.link.take(), raw_tracepoint(ebpf, name)) {
                 // Failing means that it is detached already.
                 let _ = program.detach(link);
             }
         } else if self.link.is_none() {
-            let attached = program(ebpf, name)
+            let attached = raw_tracepoint(ebpf, name)
                 .and_then(|program| program.attach(TARGET).map_err(|error| chain(&error)));
             match attached {
                 Ok(link) => self.link = Some(link),
@@ -189,21 +194,15 @@ impl Drops {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint, String> {
-    let program = ebpf.program_mut(name);
-    let program = program.ok_or_else(|| format!("the object has no program {name}"))?;
-    program.try_into().map_err(|error| chain(&error))
-}
-
 fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint, String> {
-    let program = program(ebpf, name)?;
+    let program = raw_tracepoint(ebpf, name)?;
     program.load().map_err(|error| chain(&error))?;
     Ok(program)
 }
 
 /// Detaches what was tried, and unloads what did not work.
 fn detach_all(ebpf: &mut Ebpf, name: &str, unload: bool) -> Result<(), String> {
-    let program = program(ebpf, name)?;
+    let program = raw_tracepoint(ebpf, name)?;
     // Unloading drops its links, too; it is loaded again where it is used.
     let _ = program.unload();
     if unload {

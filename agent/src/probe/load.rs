@@ -3,13 +3,19 @@
 //! No program is loaded here: each is loaded when its signal is tried, so that one that
 //! this kernel refuses does not take the others with it.
 
-use aya::{Ebpf, EbpfError, EbpfLoader, maps::MapError};
+use std::os::fd::AsFd as _;
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapError},
+    programs::RawTracePoint,
+};
 use sidestep_abi::{ABI_SYMBOL, FIELDS};
 
 use super::{
     ProbeError,
     btf::{self, Types},
-    sys,
+    sys::{self, Shared},
 };
 
 /// The compiled probes; `build.rs` names the file.
@@ -54,6 +60,35 @@ fn explain(error: EbpfError) -> ProbeError {
             reason: chain(&other),
         },
     }
+}
+
+/// A program of the object that runs on a raw tracepoint, or is run like one.
+///
+/// # Errors
+/// Why there is none, in words.
+pub(super) fn raw_tracepoint<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut RawTracePoint, String> {
+    let program = ebpf.program_mut(name);
+    let program = program.ok_or_else(|| format!("the object has no program {name}"))?;
+    program.try_into().map_err(|error| chain(&error))
+}
+
+/// Maps the first `len` bytes of an array of the object into memory.
+///
+/// # Errors
+/// [`ProbeError`] if it is missing or cannot be mapped.
+pub(super) fn shared(map: Option<&Map>, name: &str, len: usize) -> Result<Shared, ProbeError> {
+    let Some(Map::Array(map)) = map else {
+        return Err(ProbeError::Object {
+            reason: format!("no array {name}"),
+        });
+    };
+    Shared::map(map.fd().as_fd(), len).map_err(|source| ProbeError::System {
+        what: format!("cannot map {name} into memory"),
+        source,
+    })
 }
 
 /// An error with its causes in one line.

@@ -8,20 +8,23 @@
 use std::{
     collections::BTreeSet,
     mem::offset_of,
-    os::fd::{AsFd as _, BorrowedFd},
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use aya::{
     Ebpf,
-    maps::{Map, MapData},
-    programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
+    programs::{RawTracePointRunOptions, TestRun as _},
 };
 use sidestep_abi::{
     ABSENT, FIELDS, LOOK_ARGUMENTS, LOOK_AT, OPEN_SLOTS, OPEN_STAYS, OPEN_TIME_SHIFT, Open, WAITING,
 };
 
-use super::{ProbeError, clock, load::chain, sys, sys::Shared};
+use super::{
+    ProbeError, clock,
+    datagrams::Taker,
+    load::{chain, raw_tracepoint, shared},
+    sys::Shared,
+};
 use crate::model::{NetnsId, SignalCoverage};
 
 const PROGRAM: &str = "open_look";
@@ -44,7 +47,8 @@ const _: () = assert!(PLACES < u16::MAX as usize);
 /// The table, and the program that looks.
 pub(super) struct OpenSockets {
     places: Shared,
-    waiting: MapData,
+    /// Namespaces noted since they were taken out last.
+    waiting: Taker<u32, u32>,
     /// Why there is no program.
     trouble: Option<String>,
     /// Where the next round begins.
@@ -59,20 +63,9 @@ impl OpenSockets {
     /// # Errors
     /// [`ProbeError`] if the object is not what it should be.
     pub(super) fn new(ebpf: &mut Ebpf, offsets: &[u32]) -> Result<Self, ProbeError> {
-        let missing = |name: &str| ProbeError::Object {
-            reason: format!("no map {name}"),
-        };
-        let Some(Map::Array(open)) = ebpf.map("OPEN") else {
-            return Err(missing("OPEN"));
-        };
         let len = PLACES * size_of::<Open>();
-        let places = Shared::map(open.fd().as_fd(), len).map_err(|source| ProbeError::System {
-            what: "cannot map OPEN into memory".into(),
-            source,
-        })?;
-        let Some(Map::HashMap(waiting)) = ebpf.take_map("WAITING") else {
-            return Err(missing("WAITING"));
-        };
+        let places = shared(ebpf.map("OPEN"), "OPEN", len)?;
+        let waiting = Taker::new(ebpf.take_map("WAITING"), "WAITING", WAITING as usize)?;
         Ok(Self {
             places,
             waiting,
@@ -94,9 +87,14 @@ impl OpenSockets {
             return None;
         }
         let stayed = self.stayed();
-        let found = look(ebpf, &stayed).and_then(|()| self.take());
+        let found = look(ebpf, &stayed).and_then(|()| {
+            let noted = self.waiting.take(|netns, _| NetnsId(*netns));
+            noted.map_err(|error| error.to_string())
+        });
         match found {
-            Ok(found) if found.len() < WAITING as usize && self.in_use < CROWDED => Some(found),
+            Ok(found) if found.len() < WAITING as usize && self.in_use < CROWDED => {
+                Some(found.into_iter().collect())
+            }
             Ok(_) => None,
             Err(reason) => {
                 self.trouble = Some(reason);
@@ -147,24 +145,6 @@ impl OpenSockets {
         unsafe { self.places.start().add(place * size_of::<Open>() + offset) }
     }
 
-    /// Takes out what the looks noted.
-    fn take(&self) -> Result<BTreeSet<NetnsId>, String> {
-        let mut keys = vec![0_u32; WAITING as usize];
-        let mut times = vec![0_u32; WAITING as usize];
-        let mut found = BTreeSet::new();
-        let (mut cursor, mut first) = (0_u64, true);
-        loop {
-            let map: BorrowedFd<'_> = self.waiting.fd().as_fd();
-            let batch = sys::take_batch(map, first, &mut cursor, &mut keys, &mut times)
-                .map_err(|error| format!("cannot read the map WAITING: {error}"))?;
-            found.extend(keys.iter().take(batch.count).copied().map(NetnsId));
-            first = false;
-            if batch.done {
-                return Ok(found);
-            }
-        }
-    }
-
     /// Its place in coverage.
     pub(super) fn coverage(&self) -> SignalCoverage {
         SignalCoverage {
@@ -188,7 +168,9 @@ fn load(ebpf: &mut Ebpf, offsets: &[u32]) -> Result<(), String> {
     if let Some(field) = NEEDED.iter().find(absent) {
         return Err(format!("this kernel has no field {field}"));
     }
-    program(ebpf)?.load().map_err(|error| chain(&error))?;
+    raw_tracepoint(ebpf, PROGRAM)?
+        .load()
+        .map_err(|error| chain(&error))?;
     look(ebpf, &[0])
 }
 
@@ -197,7 +179,7 @@ fn look(ebpf: &mut Ebpf, stayed: &[u16]) -> Result<(), String> {
     if stayed.is_empty() {
         return Ok(());
     }
-    let program = program(ebpf)?;
+    let program = raw_tracepoint(ebpf, PROGRAM)?;
     for some in stayed.chunks(LOOK_AT) {
         let mut args = [0_u64; LOOK_ARGUMENTS];
         for (arg, four) in args.iter_mut().zip(some.chunks(4)) {
@@ -210,10 +192,4 @@ fn look(ebpf: &mut Ebpf, stayed: &[u16]) -> Result<(), String> {
         program.test_run(options).map_err(|error| chain(&error))?;
     }
     Ok(())
-}
-
-fn program(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint, String> {
-    let program = ebpf.program_mut(PROGRAM);
-    let program = program.ok_or_else(|| format!("the object has no program {PROGRAM}"))?;
-    program.try_into().map_err(|error| chain(&error))
 }

@@ -15,7 +15,7 @@ use aya::{
     Ebpf,
     maps::{MapData, RingBuf},
 };
-use sidestep_abi::Event;
+use sidestep_abi::{DatagramValue, EdgeKey, Event};
 
 use super::{
     ProbeError,
@@ -58,8 +58,8 @@ pub struct Probes {
     ring: RingBuf<MapData>,
     edges: EdgeReader,
     overflow: EdgeReader,
-    datagrams: Taker,
-    rewrites: Taker,
+    datagrams: Taker<EdgeKey, DatagramValue>,
+    rewrites: Taker<EdgeKey, DatagramValue>,
     drops: Drops,
     open: OpenSockets,
     sweeper: Sweeper,

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    os::fd::AsFd as _,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -16,7 +15,7 @@ use sidestep_abi::{
     STATE_FREE, STATE_MIN_TAG,
 };
 
-use super::{ProbeError, clock, decode, drain::EdgeReader, sys::Shared};
+use super::{ProbeError, clock, decode, drain::EdgeReader, load::shared, sys::Shared};
 use crate::model::{EdgeDelta, Signal};
 
 /// A child follows its client within microseconds, or within a delayed acknowledgement (200 ms).
@@ -181,16 +180,4 @@ fn is_due(slot: &AwaitSlot, now: u64) -> bool {
         ANSWERED_GRACE_NS
     };
     now.saturating_sub(slot.since_ns) > grace
-}
-
-fn shared(map: Option<&Map>, name: &str, len: usize) -> Result<Shared, ProbeError> {
-    let Some(Map::Array(map)) = map else {
-        return Err(ProbeError::Object {
-            reason: format!("no array {name}"),
-        });
-    };
-    Shared::map(map.fd().as_fd(), len).map_err(|source| ProbeError::System {
-        what: format!("cannot map {name} into memory"),
-        source,
-    })
 }
