@@ -49,6 +49,12 @@ impl CgroupName {
     pub const fn is_known(&self) -> bool {
         self.pod_uid.is_some() || self.container_id.is_some()
     }
+
+    /// Whether it is a pod's own, above those of its containers.
+    #[must_use]
+    pub const fn is_pod(&self) -> bool {
+        self.pod_uid.is_some() && self.container_id.is_none()
+    }
 }
 
 /// `pod<uid>`, or `kubepods-burstable-pod<uid with _>.slice`.

@@ -23,8 +23,7 @@ pub(super) fn limits(dirs: &[PathBuf]) -> Vec<CpuLimit> {
 }
 
 fn is_pod(dir: &Path) -> bool {
-    let name = CgroupName::parse(&dir.display().to_string());
-    name.pod_uid.is_some() && name.container_id.is_none()
+    CgroupName::parse(&dir.display().to_string()).is_pod()
 }
 
 fn limit(dir: &Path, level: CpuLevel) -> Option<CpuLimit> {

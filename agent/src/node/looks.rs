@@ -78,11 +78,11 @@ impl Looks {
         every: Duration,
         waiting: Option<&BTreeSet<NetnsId>>,
     ) -> Vec<Input> {
-        let ids = |turn: Vec<(NetnsId, PathBuf)>| -> BTreeSet<NetnsId> {
-            turn.into_iter().map(|(netns, _)| netns).collect()
-        };
-        let queues = ids(self.sampling.next(places.to_vec(), most.queues, waiting));
-        let streams = ids(self.walked(places, most.streams, every, waiting));
+        let there: Vec<NetnsId> = places.iter().map(|(netns, _)| *netns).collect();
+        let streams = self.walked(there.clone(), most.streams, every, waiting);
+        let streams: BTreeSet<NetnsId> = streams.into_iter().collect();
+        let queues = self.sampling.next(there, most.queues, waiting);
+        let queues: BTreeSet<NetnsId> = queues.into_iter().collect();
         self.round += 1;
         // Where visits are rare, each counts.
         let counted = self.round.is_multiple_of(COUNTED_EVERY) || places.len() > QUIET;
@@ -129,19 +129,19 @@ impl Looks {
     /// Namespaces whose connections are walked through in this round.
     fn walked(
         &mut self,
-        places: &[(NetnsId, PathBuf)],
+        there: Vec<NetnsId>,
         most: usize,
         every: Duration,
         waiting: Option<&BTreeSet<NetnsId>>,
-    ) -> Vec<(NetnsId, PathBuf)> {
-        self.turns.keep(places);
+    ) -> Vec<NetnsId> {
+        self.turns.keep(&there);
         let most = self.pace.most(most, every);
         match waiting {
             Some(waiting) => {
                 let quiet = usize::from(self.pace.has_turn(every));
-                self.turns.among(places.to_vec(), waiting, most, quiet)
+                self.turns.among(there, waiting, most, quiet)
             }
-            None => self.turns.next(places.to_vec(), most),
+            None => self.turns.next(there, most),
         }
     }
 

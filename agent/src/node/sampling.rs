@@ -3,10 +3,7 @@
 //! A visit to each of 250 namespaces every second would cost more than all else on the node: those in which somebody
 //! waits come first, the others in turns. Must never forget one: a queue that nobody looks at may be full. Pure.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::turns::Turns;
 use crate::model::{ListenerQueue, NetnsId};
@@ -26,16 +23,15 @@ impl Sampling {
     /// Whose turn it is, see [`Turns::next`]; where it is known who waits, [`Turns::among`].
     pub(super) fn next(
         &mut self,
-        places: Vec<(NetnsId, PathBuf)>,
+        there: Vec<NetnsId>,
         most: usize,
         waiting: Option<&BTreeSet<NetnsId>>,
-    ) -> Vec<(NetnsId, PathBuf)> {
-        self.last
-            .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
-        self.turns.keep(&places);
+    ) -> Vec<NetnsId> {
+        self.last.retain(|netns, _| there.contains(netns));
+        self.turns.keep(&there);
         match waiting {
-            Some(waiting) => self.turns.among(places, waiting, most, QUIET),
-            None => self.turns.next(places, most),
+            Some(waiting) => self.turns.among(there, waiting, most, QUIET),
+            None => self.turns.next(there, most),
         }
     }
 
@@ -60,15 +56,11 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::{QUIET, Sampling};
     use crate::model::{Listener, ListenerQueue, NetnsId};
 
-    fn places(count: u32) -> Vec<(NetnsId, PathBuf)> {
-        (1..=count)
-            .map(|id| (NetnsId(id), PathBuf::new()))
-            .collect()
+    fn places(count: u32) -> Vec<NetnsId> {
+        (1..=count).map(NetnsId).collect()
     }
 
     fn queue(length: u32) -> ListenerQueue {
@@ -91,7 +83,7 @@ mod tests {
         for _ in 0..10 {
             let next = sampling.next(places(10), 4, None);
             assert_eq!(next.len(), 4);
-            for (netns, _) in next {
+            for netns in next {
                 looked[netns.0 as usize] += 1;
                 sampling.note(netns, &[queue(u32::from(netns.0 == 7))]);
             }
@@ -105,7 +97,7 @@ mod tests {
         let mut sampling = Sampling::default();
         let mut looked = [0; 11];
         for _ in 0..40 {
-            for (netns, _) in sampling.next(places(10), 2, None) {
+            for netns in sampling.next(places(10), 2, None) {
                 looked[netns.0 as usize] += 1;
                 sampling.note(netns, &[queue(u32::from(netns.0 > 2))]);
             }
@@ -121,7 +113,7 @@ mod tests {
         for round in 0..100 {
             let next = sampling.next(places(250), 64, Some(&waiting));
             assert!(round < 6 || next.len() == 1 + QUIET, "{}", next.len());
-            for (netns, _) in next {
+            for netns in next {
                 looked[netns.0 as usize] += 1;
                 sampling.note(netns, &[queue(0)]);
             }
@@ -131,7 +123,7 @@ mod tests {
         assert!((1..=250).all(|id| looked[id] >= 14), "{looked:?}");
         sampling.forget(NetnsId(5));
         let next = sampling.next(places(250), 64, Some(&waiting));
-        assert!(next.iter().any(|(netns, _)| *netns == NetnsId(5)));
+        assert!(next.contains(&NetnsId(5)));
     }
 
     #[test]

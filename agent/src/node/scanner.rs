@@ -217,10 +217,7 @@ impl Scanner {
         let Some(seen) = self.cgroups.get(&id) else {
             return Vec::new();
         };
-        let is_pod = |path: &&Path| {
-            let name = CgroupName::parse(&path.display().to_string());
-            name.pod_uid.is_some() && name.container_id.is_none()
-        };
+        let is_pod = |path: &&Path| CgroupName::parse(&path.display().to_string()).is_pod();
         let Some(pod) = Path::new(&seen.path).ancestors().find(is_pod) else {
             return Vec::new();
         };

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     time::Duration,
 };
 
@@ -61,28 +60,23 @@ pub(super) struct Turns {
 
 impl Turns {
     /// Forgets namespaces that are gone.
-    pub(super) fn keep(&mut self, places: &[(NetnsId, PathBuf)]) {
-        self.last
-            .retain(|netns, _| places.iter().any(|(there, _)| there == netns));
+    pub(super) fn keep(&mut self, there: &[NetnsId]) {
+        self.last.retain(|netns, _| there.contains(netns));
     }
 
     /// At most `most` of the namespaces there are: those with somebody waiting, then those
     /// looked at longest ago. Half of the places are for turns, whoever waits.
-    pub(super) fn next(
-        &mut self,
-        mut places: Vec<(NetnsId, PathBuf)>,
-        most: usize,
-    ) -> Vec<(NetnsId, PathBuf)> {
+    pub(super) fn next(&mut self, mut there: Vec<NetnsId>, most: usize) -> Vec<NetnsId> {
         self.round += 1;
         let seen = |netns: &NetnsId| self.last.get(netns).copied().unwrap_or_default();
-        places.sort_by_key(|(netns, _)| seen(netns).0);
+        there.sort_by_key(|netns| seen(netns).0);
         let (mut waiting, rest): (Vec<_>, Vec<_>) =
-            places.into_iter().partition(|(netns, _)| seen(netns).1);
+            there.into_iter().partition(|netns| seen(netns).1);
         let turns = rest.len().min(most.div_ceil(2));
         waiting.truncate(most - turns);
         let left = most - waiting.len();
         waiting.extend(rest.into_iter().take(left));
-        for (netns, _) in &waiting {
+        for netns in &waiting {
             self.last.entry(*netns).or_default().0 = self.round;
         }
         waiting
@@ -93,18 +87,17 @@ impl Turns {
     /// longest ago: what was there before the agent is known from looks only.
     pub(super) fn among(
         &mut self,
-        mut places: Vec<(NetnsId, PathBuf)>,
+        there: Vec<NetnsId>,
         waiting: &BTreeSet<NetnsId>,
         most: usize,
         quiet: usize,
-    ) -> Vec<(NetnsId, PathBuf)> {
+    ) -> Vec<NetnsId> {
         let last = &self.last;
         let is_due = |netns: &NetnsId| {
             waiting.contains(netns) || last.get(netns).is_none_or(|(_, waits)| *waits)
         };
-        let (mut due, mut rest): (Vec<_>, Vec<_>) =
-            places.drain(..).partition(|(netns, _)| is_due(netns));
-        rest.sort_by_key(|(netns, _)| last.get(netns).map(|seen| seen.0));
+        let (mut due, mut rest): (Vec<_>, Vec<_>) = there.into_iter().partition(is_due);
+        rest.sort_by_key(|netns| last.get(netns).map(|seen| seen.0));
         rest.truncate(quiet);
         due.extend(rest);
         self.next(due, most)
@@ -124,21 +117,19 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+    use std::{collections::BTreeSet, time::Duration};
 
     use super::{Pace, Turns};
     use crate::model::NetnsId;
 
     #[test]
     fn where_it_is_known_who_waits_the_rest_is_looked_at_once_and_then_rarely() {
-        let places: Vec<_> = (1..=5).map(|id| (NetnsId(id), PathBuf::new())).collect();
+        let places: Vec<_> = (1..=5).map(NetnsId).collect();
         let mut turns = Turns::default();
         let mut looked = [0; 6];
         for round in 0..100 {
             let waiting = BTreeSet::from_iter((round >= 50).then_some(NetnsId(3)));
-            for (netns, _) in
-                turns.among(places.clone(), &waiting, 16, usize::from(round % 10 == 9))
-            {
+            for netns in turns.among(places.clone(), &waiting, 16, usize::from(round % 10 == 9)) {
                 looked[netns.0 as usize] += 1;
                 turns.note(netns, netns == NetnsId(5));
             }
