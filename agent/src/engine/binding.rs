@@ -61,11 +61,10 @@ impl Directory {
     /// The cgroup of a pod's proxy.
     pub(super) fn proxy_cgroup(&self, id: PodId) -> Option<CgroupId> {
         let entry = self.pods.get(&id)?;
-        let proxys = &entry.intent.as_ref()?.proxy_containers;
         let is_its = |cgroup: &CgroupEntry| {
             let (pod, container) = cgroup.bound?;
             let container = entry.container(container).filter(|_| pod == id)?;
-            (cgroup.gone.is_none() && proxys.contains(&container.name)).then_some(())
+            (cgroup.gone.is_none() && entry.is_proxy(container)).then_some(())
         };
         let mut all = self.cgroups.iter();
         all.find(|(_, cgroup)| is_its(cgroup).is_some())

@@ -59,6 +59,12 @@ impl PodEntry {
         ix.and_then(|ix| self.pod.containers.get(usize::from(ix)))
     }
 
+    /// Whether a container of it is its proxy's.
+    pub(super) fn is_proxy(&self, container: &Container) -> bool {
+        let intent = self.intent.as_ref();
+        intent.is_some_and(|intent| intent.proxy_containers.contains(&container.name))
+    }
+
     /// The interface that has this address.
     pub(super) fn interface(&self, ip: IpAddr) -> Option<&str> {
         let mut all = self.interfaces.iter();

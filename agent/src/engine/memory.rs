@@ -180,10 +180,7 @@ impl Engine {
         let Some(entry) = self.known.directory.pod(pod) else {
             return;
         };
-        let names = entry.intent.iter().flat_map(|i| &i.proxy_containers);
-        let names: Vec<&String> = names.collect();
-        let its = |c: &&crate::model::Container| names.contains(&&c.name);
-        let containers = entry.pod.containers.iter().filter(its);
+        let containers = entry.pod.containers.iter().filter(|c| entry.is_proxy(c));
         let proxies = containers.filter_map(|c| c.id.clone()).collect();
         let killed = self.known.memories.read(self.now, pod, proxies, uses);
         let back = self.proxy_listens(pod);

@@ -80,13 +80,11 @@ fn shared_ids(intent: &Intent) -> Option<String> {
 
 /// Whether an app of the pod says that it serves anything.
 fn serves(entry: &PodEntry) -> bool {
-    let proxies = entry.intent.iter().flat_map(|i| &i.proxy_containers);
-    let proxies: Vec<&String> = proxies.collect();
     let mut apps = entry
         .pod
         .containers
         .iter()
-        .filter(|c| c.kind != ContainerKind::Init && !proxies.contains(&&c.name));
+        .filter(|c| c.kind != ContainerKind::Init && !entry.is_proxy(c));
     apps.any(|c| !c.ports.is_empty())
 }
 

@@ -17,12 +17,7 @@ use crate::{
 
 /// The proxy's container, if the kubelet says that it is not ready.
 fn unready(entry: &PodEntry) -> Option<(&Container, &ContainerStatus)> {
-    let names = &entry.intent.as_ref()?.proxy_containers;
-    let mut proxies = entry
-        .pod
-        .containers
-        .iter()
-        .filter(|c| names.contains(&c.name));
+    let mut proxies = entry.pod.containers.iter().filter(|c| entry.is_proxy(c));
     let unready = |c: &'_ &Container| c.status.as_ref().is_some_and(|s| !s.ready);
     let container = proxies.find(unready)?;
     Some((container, container.status.as_deref()?))
@@ -114,14 +109,7 @@ pub(super) fn facts(case: &Case, entry: &PodEntry, push: &mut dyn FnMut(&str, St
     if let Some(killed) = &entry.killed {
         killed_facts(killed, push);
     }
-    let names = entry.intent.iter().flat_map(|i| &i.proxy_containers);
-    let names: Vec<&String> = names.collect();
-    for container in entry
-        .pod
-        .containers
-        .iter()
-        .filter(|c| names.contains(&&c.name))
-    {
+    for container in entry.pod.containers.iter().filter(|c| entry.is_proxy(c)) {
         if let Some((count, last)) = entry.renewed.get(&container.name) {
             let ago = case.last.micros_since(*last) / 1_000_000;
             let text = format!("{count} since this was looked at, the last {ago} s before");
