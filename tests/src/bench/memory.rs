@@ -11,11 +11,11 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::cpu::cpu_us;
+use super::full_node;
 use crate::agent::{Agent, Recipe};
 use crate::command;
 use crate::process::{self, Running};
 use crate::reap::Session;
-use crate::spec::Scenario;
 use crate::world::World;
 
 /// Several rounds of everything that is done now and then.
@@ -25,18 +25,7 @@ const PORTS: std::ops::Range<u16> = 7000..7020;
 
 /// Measures; MiB.
 pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<Value> {
-    let id = session.run_id(0);
-    let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
-    let scenario: Scenario = toml::from_str(&text(pods)).context("the bench's own world")?;
-    let mut running = Vec::new();
-    for (index, pod) in scenario.pod.iter().enumerate() {
-        world.add_pod(&scenario, pod)?;
-        let standing = world.pods.last().context("no pod")?;
-        running.push(process::pause(&world, standing)?);
-        if index % 50 == 49 {
-            eprintln!("{} pods", index + 1);
-        }
-    }
+    let (world, mut running) = full_node(session, &text(pods))?;
     servers(&world, &mut running)?;
     let agent = Agent::start(&world, recipe)?;
     let idle = status_kib(agent.pid(), "VmRSS:")?;

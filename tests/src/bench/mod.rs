@@ -15,11 +15,14 @@ mod start;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::agent::{self, Recipe};
+use crate::process::{self, Running};
 use crate::reap::Session;
+use crate::spec::Scenario;
+use crate::world::World;
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -80,6 +83,23 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 }
 
 pub(crate) use memory::status_kib;
+
+/// The pods of a scenario, as many as fill a node, and the processes that keep their namespaces.
+fn full_node(session: &Session, text: &str) -> Result<(World, Vec<Running>)> {
+    let id = session.run_id(0);
+    let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
+    let scenario: Scenario = toml::from_str(text).context("the bench's own world")?;
+    let mut running = Vec::new();
+    for (index, pod) in scenario.pod.iter().enumerate() {
+        world.add_pod(&scenario, pod)?;
+        let standing = world.pods.last().context("no pod")?;
+        running.push(process::pause(&world, standing)?);
+        if index % 50 == 49 {
+            eprintln!("{} pods", index + 1);
+        }
+    }
+    Ok((world, running))
+}
 
 /// The middle value.
 pub(crate) fn median(values: &[f64]) -> f64 {

@@ -11,11 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use serde_json::{Value, json};
 
-use super::cpu;
+use super::{cpu, full_node};
 use crate::agent::{Agent, Recipe};
-use crate::process;
 use crate::reap::Session;
-use crate::spec::Scenario;
 use crate::world::World;
 
 /// Between two looks at what the agent has used.
@@ -30,18 +28,7 @@ type Used = (f64, f64);
 
 /// Measures; processors, and milliseconds for a pod.
 pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<Value> {
-    let id = session.run_id(0);
-    let mut world = World::new(&id, &session.dir.join(&id), None, false)?;
-    let scenario: Scenario = toml::from_str(&text(pods)).context("the bench's own world")?;
-    let mut running = Vec::new();
-    for (index, pod) in scenario.pod.iter().enumerate() {
-        world.add_pod(&scenario, pod)?;
-        let standing = world.pods.last().context("no pod")?;
-        running.push(process::pause(&world, standing)?);
-        if index % 50 == 49 {
-            eprintln!("{} pods", index + 1);
-        }
-    }
+    let (world, _running) = full_node(session, &text(pods))?;
     let group = world.own_cgroup().join("agent").join("cpu.stat");
     let (done, start) = (AtomicBool::new(false), Instant::now());
     let (read, used) = thread::scope(|scope| {
