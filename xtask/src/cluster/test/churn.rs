@@ -29,11 +29,7 @@ const REQUESTS: usize = 6;
 /// What the agent asks of the API server while the node is quiet, by the API server's own record.
 pub(super) fn requests(test: &mut Test) -> Result<()> {
     let before = audited(test)?;
-    let end = Instant::now() + COUNTED;
-    while Instant::now() < end {
-        test.stop.check()?;
-        std::thread::sleep(super::LOOK);
-    }
+    test.rest(COUNTED)?;
     let count = audited(test)? - before;
     test.check(
         &format!("at most {REQUESTS} requests to the API server in a quiet minute"),

@@ -337,6 +337,16 @@ impl Test {
         }
     }
 
+    /// Leaves everything alone for a while.
+    fn rest(&self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.stop.check()?;
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// A check that may take a while; says how long it did.
     fn until(&mut self, what: &str, check: impl Fn(&Self) -> Result<()>) -> Result<()> {
         let start = Instant::now();

@@ -4,7 +4,7 @@
 //! is counted after that is compared with what the sidecar itself counts.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -79,11 +79,7 @@ fn both_count(test: &Test, agent: &Agent) -> Result<(f64, f64)> {
         agent.metric("sidestep_interception_total", &series)
     };
     let (ours_before, envoys_before) = (ours()?, envoy_counts(test)?);
-    let end = Instant::now() + COUNTED;
-    while Instant::now() < end {
-        test.stop.check()?;
-        std::thread::sleep(super::LOOK);
-    }
+    test.rest(COUNTED)?;
     Ok((ours()? - ours_before, envoy_counts(test)? - envoys_before))
 }
 
