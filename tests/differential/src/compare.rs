@@ -20,7 +20,7 @@ use crate::{
     dial::{Seen, dial},
     grammar::{Case, Dial, Dialect, Family, SERVICES, Side, destinations},
     native, save,
-    world::{Place, World, source},
+    world::{Place, World, listeners, source},
 };
 
 /// Below the ports that the kernel gives, above all that rules name.
@@ -155,7 +155,8 @@ pub(crate) fn case(world: &World, case: &Case, count: &Count) -> Result<()> {
         Dialect::Native => rules::parse_nft(&printed, &mut rules)?,
     }
     // Only these tell a connection's first packet from its later ones, of which nothing is claimed.
-    let by_state = printed.contains("ctstate") || printed.contains("ct state");
+    let later = ["ctstate", "ct state", "-m socket", "\"socket\""];
+    let by_state = later.iter().any(|word| printed.contains(word));
     let result = case
         .dials
         .iter()
@@ -240,6 +241,7 @@ fn connection(
         }
         Side::Inbound => {
             let mut connection = Connection::inbound(Protocol::Tcp, from, to, Some(own));
+            connection.listeners = Some(listeners());
             connection.interface = Interface::Named("eth0".to_owned());
             connection
         }

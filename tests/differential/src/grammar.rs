@@ -80,6 +80,8 @@ pub(crate) enum What {
     Connmark(u32, u32),
     /// First packet of a connection.
     New,
+    /// Somebody listens where the packet goes: at that address, or anywhere. Only what comes in is asked.
+    Listener { anywhere: bool },
 }
 
 /// What a rule does.
@@ -343,6 +345,7 @@ const fn kind(what: &What) -> u8 {
         What::Mark(..) => 7,
         What::Connmark(..) => 8,
         What::New => 9,
+        What::Listener { .. } => 10,
     }
 }
 
@@ -375,7 +378,11 @@ fn what(family: Family, side: Side) -> BoxedStrategy<What> {
         1 => Just(What::New),
     ];
     match side {
-        Side::Inbound => any.boxed(),
+        Side::Inbound => prop_oneof![
+            12 => any,
+            2 => prop::bool::ANY.prop_map(|anywhere| What::Listener { anywhere }),
+        ]
+        .boxed(),
         Side::Outbound => prop_oneof![
             5 => any,
             2 => (select(UIDS), prop::bool::weighted(0.2))

@@ -93,6 +93,7 @@ fn when(condition: &Condition, family: Family, side: Side) -> String {
         What::Mark(value, mask) => masked("meta mark", condition.not, *value, *mask),
         What::Connmark(value, mask) => masked("ct mark", condition.not, *value, *mask),
         What::New => format!("ct state {not}new"),
+        What::Listener { anywhere } => format!("socket wildcard {not}{}", u8::from(*anywhere)),
     }
 }
 

@@ -95,6 +95,9 @@ fn when(condition: &Condition, family: Family, side: Side) -> String {
         What::Mark(value, mask) => format!("-m mark {not}--mark {value:#x}/{mask:#x}"),
         What::Connmark(value, mask) => format!("-m connmark {not}--mark {value:#x}/{mask:#x}"),
         What::New => format!("-m conntrack {not}--ctstate NEW"),
+        // There is no `not` for the match itself.
+        What::Listener { anywhere: true } => "-m socket --nowildcard".to_owned(),
+        What::Listener { anywhere: false } => "-m socket".to_owned(),
     }
 }
 

@@ -24,13 +24,16 @@ use nix::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::grammar::{CAPTURES, Dialect, Family, SERVICES};
+use crate::grammar::{CAPTURES, Dialect, Family, SERVICES, Side, destinations};
 
 #[path = "../../reaper.rs"]
 mod reaper;
 
 /// Worlds made by this process so far: each has names of its own.
 static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// Ports on which sockets of the pod also listen at its own addresses.
+const OWN: [u16; 3] = [443, 9090, 15006];
 
 /// Where a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,8 +145,11 @@ impl World {
         };
         let listeners = self.within(place, || {
             let ports = SERVICES.iter().chain(CAPTURES);
-            ports
-                .map(|port| listener(*port))
+            let everywhere = ports.map(|port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port));
+            let own = own_listeners().into_iter().filter(|_| place == Place::Pod);
+            everywhere
+                .chain(own)
+                .map(listener)
                 .collect::<Result<Vec<_>>>()
         })?;
         let (stopped, stop) = pipe()?;
@@ -222,11 +228,30 @@ impl World {
     }
 }
 
-fn listener(port: u16) -> Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(false)?;
+/// Where sockets of the pod listen beside those that listen everywhere.
+fn own_listeners() -> Vec<SocketAddr> {
+    let own = [Family::Four, Family::Six].map(|family| destinations(family, Side::Inbound));
+    let at = |ip| OWN.map(|port| SocketAddr::new(ip, port));
+    own.concat().into_iter().flat_map(at).collect()
+}
+
+/// All that listens in the pod; what listens everywhere does so for both families.
+pub(crate) fn listeners() -> Vec<SocketAddr> {
+    let ports = || SERVICES.iter().chain(CAPTURES);
+    let four = ports().map(|port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *port));
+    let six = ports().map(|port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port));
+    four.chain(six).chain(own_listeners()).collect()
+}
+
+fn listener(at: SocketAddr) -> Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(!at.ip().is_unspecified())?;
+    }
+    // The same port at all addresses and at one of them: whoever has the address comes first.
+    socket.set_reuse_port(true)?;
     socket.set_reuse_address(true)?;
-    socket.bind(&SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port).into())?;
+    socket.bind(&at.into())?;
     socket.listen(128)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
