@@ -5,9 +5,10 @@
 //!
 //! It must never excuse a code because another one is right.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::actions::Stage;
 use crate::agent::{Agent, Finding};
@@ -175,6 +176,28 @@ pub(crate) fn fact(stage: &Stage<'_>, check: &Check) -> Result<()> {
             check.process,
             check.min.unwrap_or(0),
             check.max.map_or_else(String::new, |max| max.to_string())
+        );
+    }
+    Ok(())
+}
+
+/// Compares how signals are attached with what the scenario says.
+pub(crate) fn attached(agent: &Agent, signals: &BTreeMap<String, String>) -> Result<()> {
+    if signals.is_empty() {
+        return Ok(());
+    }
+    let text = agent.get("/v1/coverage")?;
+    let page: serde_json::Value =
+        serde_json::from_str(&text).context("/v1/coverage is not JSON")?;
+    let rows = page["coverage"]["signals"]
+        .as_array()
+        .context("no signals")?;
+    for (signal, variant) in signals {
+        let row = rows.iter().find(|row| row["signal"] == signal.as_str());
+        let row = row.ok_or_else(|| anyhow!("there is no signal {signal}: {text}"))?;
+        ensure!(
+            row["variant"] == variant.as_str(),
+            "{signal} is not attached as {variant}: {row}"
         );
     }
     Ok(())

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::actions::{self, Stage};
 use crate::agent::{Agent, Recipe};
 use crate::cgroup;
-use crate::judge::{Seen, codes, fact, judge};
+use crate::judge::{Seen, attached, codes, fact, judge};
 use crate::load::Loaded;
 use crate::machine;
 use crate::spec::{AgentStart, Requirement, Scenario};
@@ -115,12 +115,13 @@ pub(crate) fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe").exists()
 }
 
-fn has_registers() -> bool {
+/// Whether the kernel is of this version at least.
+fn is_at_least(major: u32, minor: u32) -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release
         .split('.')
         .map(|part| part.parse::<u32>().unwrap_or(0));
-    (numbers.next(), numbers.next()) >= (Some(5), Some(15))
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
 /// Whether the scenario can be run at all.
@@ -132,8 +133,11 @@ pub(crate) fn skip(setting: &Setting, scenario: &Scenario) -> Option<Skip> {
             Requirement::Kprobes if !setting.kprobes => Some(Skip::NotHere(
                 "this kernel has no kprobes, and tracepoints alone cannot decide it".to_owned(),
             )),
-            Requirement::Registers if !has_registers() => Some(Skip::NotHere(
+            Requirement::Registers if !is_at_least(5, 15) => Some(Skip::NotHere(
                 "before Linux 5.15 no program can read what a system call was given".to_owned(),
+            )),
+            Requirement::Direct if !is_at_least(5, 12) => Some(Skip::NotHere(
+                "before Linux 5.12 no program can compare and swap".to_owned(),
             )),
             Requirement::Envoy if setting.envoy.is_none() => Some(Skip::Missing(
                 "Envoy is missing: run `cargo xtask setup`, or give --envoy PATH".to_owned(),
@@ -235,6 +239,7 @@ fn observe(
     let scenario = stage.scenario;
     if let Some(agent) = agent {
         agent.wait_for_pods(stage.world)?;
+        attached(agent, &scenario.signals)?;
     }
     let acted = act_and_watch(stage, agent, seen);
     if let Some(agent) = agent {

@@ -80,6 +80,9 @@ pub(crate) struct Scenario {
     /// Proof that the world itself did what the scenario says.
     #[serde(default)]
     pub(crate) check: Vec<Check>,
+    /// How signals must be attached, by name: a dearer way to the same answer is no failure otherwise.
+    #[serde(default)]
+    pub(crate) signals: BTreeMap<String, String>,
 }
 
 /// The node between the pods.
@@ -119,6 +122,8 @@ pub(crate) enum Requirement {
     Kprobes,
     /// Programs that read what a system call was given (Linux 5.15).
     Registers,
+    /// Programs that compare and swap (Linux 5.12), and so may read the kernel directly.
+    Direct,
     /// The real Envoy.
     Envoy,
     /// A cgroup hierarchy that limits CPU time.
@@ -185,6 +190,7 @@ impl fmt::Display for Requirement {
         f.write_str(match self {
             Self::Kprobes => "kprobes",
             Self::Registers => "registers",
+            Self::Direct => "direct",
             Self::Envoy => "envoy",
             Self::Cpu => "cpu",
             Self::Memory => "memory",
