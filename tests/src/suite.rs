@@ -3,11 +3,12 @@
 //! Most of a scenario is waiting for silence, so several run at once, each with its own agent, namespaces and names.
 //! What cannot run is said loudly; where `CI` is set, something that is not installed is a failure.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -252,16 +253,22 @@ struct Sums {
     elsewhere: AtomicUsize,
     not_run: AtomicUsize,
     flaky: AtomicUsize,
-    out: Mutex<()>,
+    /// Which failed, and why: told at the end, where it is not lost among four hundred others. Also keeps
+    /// one scenario's lines together.
+    failures: Mutex<BTreeMap<String, String>>,
 }
 
 impl Sums {
     fn add(&self, options: &Options, loaded: &Loaded, result: &Result<Report, Skip>) {
-        // One scenario's lines stay together; a poisoned lock still orders them.
-        let _guard = self.out.lock();
+        // A poisoned lock still orders the lines.
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(report) if report.pass => count(&self.passed),
-            Ok(_) => count(&self.failed),
+            Ok(report) => {
+                count(&self.failed);
+                let why = report.problems.first().map_or("", String::as_str);
+                failures.insert(loaded.id.clone(), why.to_owned());
+            }
             Err(Skip::NotHere(_)) => count(&self.elsewhere),
             Err(Skip::Missing(_)) => count(&self.skipped),
         }
@@ -283,6 +290,8 @@ impl Sums {
             self.failed.fetch_sub(1, Ordering::Relaxed);
             count(&self.passed);
             count(&self.flaky);
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.remove(&loaded.id);
         }
     }
 
@@ -306,11 +315,23 @@ impl Sums {
                 line = format!("{line}, {} {what}", get(sum));
             }
         }
-        let line = format!(
+        let mut line = format!(
             "{line} on {} in {:.0} s",
             options.kernel,
             started.elapsed().as_secs_f64()
         );
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, why) in failures.iter() {
+            let why: String = why
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .take(160)
+                .collect();
+            line = format!("{line}; {id}: {why}");
+        }
+        drop(failures);
         if options.json {
             eprintln!("{line}")
         } else {
