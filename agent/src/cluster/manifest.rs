@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use serde_json::Value;
 
-use super::convert;
+use super::{convert, lines};
 use crate::model::Pod;
 
 /// What one file says.
@@ -184,21 +184,20 @@ impl Document<'_> {
 
     fn read<T: DeserializeOwned>(&self, path: &str, value: Value) -> Result<T, ManifestError> {
         serde_path_to_error::deserialize(value).map_err(|error| {
-            // Only the text knows lines, and only for the document's own object.
-            let line = path.is_empty().then(|| self.line_of_error::<T>()).flatten();
+            let line = lines::line(self.text, &items(path), error.path());
+            let line = line.map(|line| line + self.before);
             let inner = error.path().to_string();
             let inner = if inner == "." { "" } else { &inner };
             let problem = format!("{}; correct the manifest", error.inner());
             self.error(line, &format!("{path}{inner}"), problem)
         })
     }
+}
 
-    fn line_of_error<T: DeserializeOwned>(&self) -> Option<usize> {
-        let strict = serde_saphyr::options! { strict_booleans: true, no_schema: true };
-        let error = serde_saphyr::from_str_with_options::<T>(self.text, strict).err()?;
-        let line = usize::try_from(error.location()?.line()).ok()?;
-        (line > 0).then_some(line + self.before)
-    }
+/// The numbers of `items[3].items[0].`, as [`Manifests::list`] writes it.
+fn items(path: &str) -> Vec<usize> {
+    let number = |step: &str| step.strip_prefix("items[")?.strip_suffix(']')?.parse().ok();
+    path.split('.').filter_map(number).collect()
 }
 
 struct Unreadable {

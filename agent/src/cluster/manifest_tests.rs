@@ -143,7 +143,15 @@ fn a_mistake_is_told_with_its_place_and_hides_nobody() {
         ),
         (
             "kind: List\nitems:\n- {kind: Pod, metadata: {name: 1}}\n- {kind: Pod, metadata: {name: other}}\n",
-            vec!["items[0].metadata.name"],
+            vec!["document 2, line 6", "items[0].metadata.name"],
+        ),
+        (
+            "kind: List\nitems:\n- kind: List\n  items:\n  - kind: Pod\n    metadata:\n      name: a\n      labels: {x: 1}\n",
+            vec!["document 2, line 11", "items[0].items[0].metadata.labels.x"],
+        ),
+        (
+            "{\n\t\"kind\": \"Pod\",\n\t\"metadata\": {\"name\": 1}\n}\n",
+            vec!["document 2, line 6", "metadata.name"],
         ),
         ("kind: List\n", vec!["items: is missing"]),
     ] {

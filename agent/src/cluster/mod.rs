@@ -14,6 +14,7 @@ mod convert;
 mod events;
 mod fleet;
 mod joined;
+mod lines;
 mod manifest;
 mod patience;
 mod pods_dir;
