@@ -78,6 +78,9 @@ impl Engine {
             loss("rules", self.known.rulebook.refused),
             loss("drop_watches", self.known.drops.refused),
             loss("passages", self.known.passages.refused),
+            loss("marked_routes", self.known.marked.refused),
+            loss("memory", self.known.memories.refused),
+            loss("conntrack", self.known.tables.refused),
         ];
         losses.extend(self.known.directory.losses());
         losses.sort_by(|a, b| a.at.cmp(&b.at));

@@ -43,6 +43,8 @@ struct Entry {
 pub(super) struct Marked {
     by: BTreeMap<NetnsId, Entry>,
     wanted: BTreeSet<MarkedEnds>,
+    /// Questions there was no room for.
+    pub(super) refused: u64,
 }
 
 impl Marked {
@@ -69,6 +71,7 @@ impl Marked {
             self.by
                 .retain(|_, entry| at.micros_since(entry.waits.0) <= RECENT_US);
             if self.by.len() >= MAX {
+                self.refused = self.refused.saturating_add(1);
                 return;
             }
         }

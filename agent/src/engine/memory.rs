@@ -49,11 +49,14 @@ struct Page {
 pub(super) struct Memories {
     pages: BTreeMap<PodId, Page>,
     wanted: BTreeSet<CgroupId>,
+    /// Questions there was no room for.
+    pub(super) refused: u64,
 }
 
 impl Memories {
     fn ask(&mut self, at: Time, pod: PodId, cgroup: CgroupId) {
         if self.pages.len() >= MAX_PODS && !self.pages.contains_key(&pod) {
+            self.refused = self.refused.saturating_add(1);
             return;
         }
         let page = self.pages.entry(pod).or_default();

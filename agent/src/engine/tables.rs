@@ -56,6 +56,8 @@ struct Page {
 pub(super) struct Tables {
     pages: BTreeMap<NetnsId, Page>,
     wanted: BTreeSet<NetnsId>,
+    /// Questions there was no room for.
+    pub(super) refused: u64,
 }
 
 impl Tables {
@@ -65,6 +67,7 @@ impl Tables {
         if self.pages.len() >= MAX_NAMESPACES && !self.pages.contains_key(&netns) {
             self.pages.retain(|_, page| !stale(page));
             if self.pages.len() >= MAX_NAMESPACES {
+                self.refused = self.refused.saturating_add(1);
                 return;
             }
         }
@@ -185,5 +188,17 @@ mod tests {
         assert_eq!(all.waits(NS, Time(0)), Some(Time(PATIENCE_US)));
         all.read(Time(900_000), NS, [None; 2]);
         assert_eq!(all.waits(NS, Time(0)), None);
+    }
+
+    #[test]
+    fn questions_without_room_are_counted() {
+        let mut all = Tables::default();
+        for netns in 0..=u32::try_from(MAX_NAMESPACES).unwrap_or(u32::MAX) {
+            all.ask(Time(0), NetnsId(netns));
+        }
+        assert_eq!((all.pages.len(), all.refused), (MAX_NAMESPACES, 1));
+        // Who has not been asked about for long makes room.
+        all.ask(Time(STALE_US + 1), NS);
+        assert_eq!(all.refused, 1);
     }
 }
