@@ -89,16 +89,7 @@ impl Engine {
                 self.blame(pod, &hang);
             }
         } else if let Some(outcome) = lost.outcome {
-            if outcome == Outcome::Refused
-                && let Some(watch) = self.known.watches.get_mut(&pod)
-            {
-                // Some SYNs are lost where nobody listens any more: old connections of that port take them.
-                watch.unanswered.answered(key.remote);
-            }
-            if let Some(stop) = self.stop_of(pod, key, outcome) {
-                let sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
-                self.file_stop(&stop, pod, key, sample);
-            }
+            self.turned_away(pod, lost, outcome, container);
         }
     }
 
@@ -217,7 +208,13 @@ impl Engine {
         stop.pod == pod
     }
 
-    fn file_stop(&mut self, stop: &Stop, from: PodId, key: &EdgeKey, mut sample: Sample) {
+    pub(super) fn file_stop(
+        &mut self,
+        stop: &Stop,
+        from: PodId,
+        key: &EdgeKey,
+        mut sample: Sample,
+    ) {
         if stop.pod != from {
             // What belongs to the pod that dialed says nothing about the one that was dialed.
             sample.direction = Direction::Inbound;
@@ -231,7 +228,7 @@ impl Engine {
 
     /// The rule that stops a connection which ended so: one of its own pod, or one of the pod it
     /// was for, if that is on this node.
-    fn stop_of(&mut self, pod: PodId, key: &EdgeKey, outcome: Outcome) -> Option<Stop> {
+    pub(super) fn stop_of(&mut self, pod: PodId, key: &EdgeKey, outcome: Outcome) -> Option<Stop> {
         if key.direction == Direction::Inbound {
             return None;
         }
@@ -245,7 +242,8 @@ impl Engine {
             .and_then(|(path, by)| stop(pod, path, by))
             .or_else(|| {
                 let silent = matches!(outcome, Outcome::TimedOut | Outcome::Aborted);
-                let on_node = (goes_out && silent).then(|| self.stopped_on_node(pod, key));
+                let looks = silent || self.may_be_the_nodes(pod, key.remote, outcome);
+                let on_node = (goes_out && looks).then(|| self.stopped_on_node(pod, key, silent));
                 on_node.flatten()
             })
             .or_else(|| self.stopped_at_destination(pod, key))?;
@@ -300,6 +298,7 @@ impl Engine {
         for hang in hangs {
             self.blame(pod, &hang);
         }
+        self.blame_for_refusals(pod);
     }
 
     /// Rules were read: what waited for them is asked about again, and what they no longer stop

@@ -53,6 +53,7 @@ mod surroundings;
 mod tables;
 mod throttle;
 mod top;
+mod turned_away;
 mod unanswered;
 mod verdict;
 mod waiting;

@@ -2,9 +2,9 @@
 //! these rules, and neither hears of it.
 //!
 //! The node's rules are many and change all the time, so they are read only where a destination
-//! does not answer and the pod's own rules let the packets out.
+//! does not answer, or refuses again and again, and the pod's own rules let the packets out.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     Code,
@@ -14,6 +14,7 @@ use super::{
     findings::Case,
     machine::Engine,
     surroundings::Surroundings,
+    turned_away::READ_US,
 };
 use crate::{
     model::{EdgeKey, Leaves, NetnsId, Through},
@@ -27,13 +28,18 @@ const FOLLOWED: u32 = 200;
 const SECOND_US: u64 = 1_000_000;
 
 impl Engine {
-    /// The rule on the node that drops what this pod sends to a destination. What is not known
-    /// is asked for; whoever asks is told when it comes.
-    pub(super) fn stopped_on_node(&mut self, pod: PodId, key: &EdgeKey) -> Option<Stop> {
+    /// The rule on the node that stops what this pod sends to a destination, which is `silent` or
+    /// refuses. What is not known is asked for; whoever asks is told when it comes.
+    pub(super) fn stopped_on_node(
+        &mut self,
+        pod: PodId,
+        key: &EdgeKey,
+        silent: bool,
+    ) -> Option<Stop> {
         let netns = self.own_netns(pod)?;
         let ends = (key.local, key.remote.ip());
         let through = self.known.passages.ask(self.now, netns, ends)?.clone();
-        self.known.rulebook.ask_unread(self.now, through.node);
+        self.ask_node(through.node, silent);
         if !self
             .known
             .passages
@@ -43,6 +49,31 @@ impl Engine {
         }
         let from = SocketAddr::new(key.local, key.local_port);
         self.stop_in(pod, &through, from, key.remote)
+    }
+
+    /// Wants the node's rules read: as they are now for whoever is not answered, as they were a
+    /// moment ago for whoever is refused.
+    pub(super) fn ask_node(&mut self, node: NetnsId, silent: bool) {
+        let age_us = if silent { 0 } else { READ_US };
+        self.known.rulebook.ask_unread(self.now, node, age_us);
+    }
+
+    /// Whether nothing is still to come of what the node does with packets of this pod for an
+    /// address.
+    pub(super) fn is_settled_on_node(&self, pod: PodId, to: IpAddr) -> bool {
+        let Some(netns) = self.own_netns(pod) else {
+            return true;
+        };
+        let read = |node: NetnsId| {
+            let now = self
+                .known
+                .rulebook
+                .of(node)
+                .and_then(|page| page.now.as_ref());
+            now.is_some_and(|now| self.now.micros_since(now.last) <= READ_US)
+        };
+        let through = self.known.passages.of(netns, to);
+        !self.known.passages.waits(netns, to) && through.is_none_or(|through| read(through.node))
     }
 
     fn stop_in(
@@ -65,12 +96,15 @@ impl Engine {
             return None;
         }
         let path = rules::evaluate(&now.rules, &connection);
-        let dropped = path.outcome == rules::Outcome::Dropped;
+        let stops = matches!(
+            path.outcome,
+            rules::Outcome::Dropped | rules::Outcome::Rejected
+        );
         Some(Stop {
             pod,
             place: Place::Node,
             how: path.outcome,
-            step: path.decided_by.filter(|_| dropped)?,
+            step: path.decided_by.filter(|_| stops)?,
             by: now.by.as_ref().map(explain::who),
         })
     }
@@ -120,7 +154,7 @@ impl Engine {
         }
     }
 
-    /// A destination answers: whatever the node dropped, it no longer does.
+    /// A destination answers: whatever the node stopped, it no longer does.
     pub(super) fn answered_past_node(&mut self, pod: PodId, to: SocketAddr) {
         let Some(case) = self.node_case(pod) else {
             return;

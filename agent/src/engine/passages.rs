@@ -106,6 +106,12 @@ impl Passages {
         self.wanted.pop_first()
     }
 
+    /// Whether the node was asked, and has not answered.
+    pub(super) fn waits(&self, netns: NetnsId, to: IpAddr) -> bool {
+        let entry = self.by.get(&(netns, to));
+        entry.is_some_and(|entry| entry.answer.is_none())
+    }
+
     /// What is known.
     pub(super) fn of(&self, netns: NetnsId, to: IpAddr) -> Option<&Through> {
         self.by.get(&(netns, to))?.answer.as_ref()?.as_ref()
@@ -156,7 +162,10 @@ impl Engine {
     pub(super) fn passage(&mut self, passage: Passage) {
         let netns = passage.netns;
         if let Some(through) = &passage.through {
-            self.known.rulebook.ask_unread(self.now, through.node);
+            let pod = self.known.directory.pod_of(netns);
+            let watch = pod.and_then(|pod| self.known.watches.get(&pod));
+            let silent = watch.is_some_and(|watch| watch.unanswered.any_to(passage.to));
+            self.ask_node(through.node, silent);
         }
         if self.known.passages.answered(passage)
             && let Some(pod) = self.known.directory.pod_of(netns)

@@ -181,9 +181,13 @@ impl Rulebook {
         }
     }
 
-    /// The same for a namespace that nobody reads unasked.
-    pub(super) fn ask_unread(&mut self, at: Time, netns: NetnsId) {
-        if self.page(netns).is_some() {
+    /// The same for a namespace that nobody reads unasked, unless it was read within `age_us`.
+    pub(super) fn ask_unread(&mut self, at: Time, netns: NetnsId, age_us: u64) {
+        let Some(page) = self.page(netns) else {
+            return;
+        };
+        let young = |now: &Read| at.micros_since(now.last) < age_us;
+        if !page.now.as_ref().is_some_and(young) {
             self.ask(at, netns);
         }
     }

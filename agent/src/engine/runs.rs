@@ -48,6 +48,10 @@ impl<R: Run> Runs<R> {
         self.by.entry(to).or_insert(fresh)
     }
 
+    pub(super) fn get(&self, to: SocketAddr) -> Option<&R> {
+        self.by.get(&to)
+    }
+
     pub(super) fn get_mut(&mut self, to: SocketAddr) -> Option<&mut R> {
         self.by.get_mut(&to)
     }

@@ -5,7 +5,7 @@
 //! The kernel tells of a resent SYN while the connection still waits, so that nobody has to wait
 //! for the whole time-out. Any answer of a destination ends its run.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
     edges::Comm,
@@ -125,6 +125,11 @@ impl Unanswered {
         self.by.contains(to)
     }
 
+    /// Whether any port of this address does not answer.
+    pub(super) fn any_to(&self, to: IpAddr) -> bool {
+        self.by.iter().any(|(one, _)| one.ip() == to)
+    }
+
     /// What did not answer lately.
     pub(super) fn recent(&self, at: Time, within_us: u64) -> impl Iterator<Item = &Hang> {
         let all = self.by.iter().map(|(_, hang)| hang);
@@ -140,8 +145,6 @@ impl Unanswered {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::{super::runs::MAX_DESTINATIONS, *};
     use crate::model::{Arrival, CgroupId, Direction, NetnsId, Owner};
 

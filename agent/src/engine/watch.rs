@@ -11,6 +11,7 @@ use super::{
     facts::View,
     resets::Resets,
     runs::{Run, Runs},
+    turned_away::TurnedAway,
     unanswered::Unanswered,
     verdict::{Expected, Party, Path},
 };
@@ -80,6 +81,8 @@ pub(super) struct Watch {
     pub(super) hanging: u64,
     /// Handshakes that nobody answers.
     pub(super) unanswered: Unanswered,
+    /// Destinations that refuse whoever asks.
+    pub(super) turned_away: TurnedAway,
     /// The control plane.
     pub(super) control: Control,
     /// Destinations that reset the proxy.

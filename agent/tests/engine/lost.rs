@@ -21,7 +21,7 @@ pub(crate) fn stalled(key: EdgeKey, retransmits: u8) -> Signal {
     }
 }
 
-fn failed(key: EdgeKey, outcome: Outcome, retransmits: u8, after_us: u64) -> Signal {
+pub(crate) fn failed(key: EdgeKey, outcome: Outcome, retransmits: u8, after_us: u64) -> Signal {
     Signal::Failed {
         key,
         outcome,

@@ -46,8 +46,12 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream
         | Code::StuckHalfClosed => Some(case.first),
+        // A rule of the node may have refused it.
+        Code::StuckUpstreamRefused => {
+            let open = scene.watch.turned_away.open_until();
+            Some(open.map_or(case.first, |until| until.max(case.first)))
+        }
         Code::BypassExcluded
-        | Code::StuckUpstreamRefused
         | Code::FailEphemeralPorts
         | Code::FailConntrackFull
         | Code::FailNetfilterDrop => Some(case.first),
