@@ -82,7 +82,7 @@ impl Engine {
                 streams,
                 left,
             } => self.streams(netns, streams, left),
-            Input::Cpu { cgroup, limits } => self.known.throttles.read(self.now, cgroup, limits),
+            Input::Cpu { cgroup, limits } => self.limits(cgroup, limits),
             Input::Memory { cgroup, uses } => self.memory(cgroup, uses),
             Input::Conntrack { netns, own, node } => self.tables(netns, [own, node]),
             Input::Ports { netns, uses } => self.ports(netns, &uses),

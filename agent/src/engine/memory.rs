@@ -20,7 +20,7 @@ const MAX_PODS: usize = 1_024;
 /// Between two readings.
 const EVERY_US: u64 = 900_000;
 /// An answer is there by then, or will not be.
-const PATIENCE_US: u64 = 1_500_000;
+const PATIENCE_US: u64 = 3_000_000;
 
 /// The kernel killed processes of a pod's proxy, and it has not listened since.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::{
     Code, diagnose, directory::PodId, findings::Case, hang, machine::Engine,
     surroundings::Surroundings, throttle::Cpu,
 };
-use crate::model::{ListenerQueue, NetnsId, PortUse, Stream};
+use crate::model::{CgroupId, CpuLimit, ListenerQueue, NetnsId, PortUse, Stream};
 
 /// Bytes nobody read for so long: whether the proxy is let run is asked then, to be known when it counts.
 const SUSPECT_MS: u64 = 2_000;
@@ -40,7 +40,12 @@ impl Engine {
             .map(|(port, (progress, length, max))| (port, progress, length, max))
             .collect();
         let after_us = u64::from(self.config.not_accepting_after_s) * 1_000_000;
-        let cpu = self.cpu(pod, progress.iter().any(|(_, _, length, _)| *length > 0));
+        let ns = self.known.sockets.of(netns);
+        let overflows = |port| ns.is_some_and(|ns| ns.overflows(self.now, port).is_some());
+        // Who came and was lost waits too: the queue may just have been emptied.
+        let waits = |(port, _, length, _): &(u16, _, u32, u32)| *length > 0 || overflows(*port);
+        let waits = progress.iter().any(waits);
+        let cpu = self.cpu(pod, waits);
         let surroundings = Surroundings::of(&self.known);
         let Some(scene) = surroundings.scene(pod) else {
             return;
@@ -57,6 +62,19 @@ impl Engine {
             &mut self.findings,
             &|case: &Case| surroundings.render(case),
         );
+    }
+
+    /// CPU limits were read: what they are the root of is told as theirs.
+    pub(super) fn limits(&mut self, cgroup: CgroupId, limits: Vec<CpuLimit>) {
+        self.known.throttles.read(self.now, cgroup, limits);
+        let Some(pod) = self.known.directory.pod_of_cgroup(cgroup) else {
+            return;
+        };
+        let cpu = self.known.throttles.of(self.now, cgroup);
+        let surroundings = Surroundings::of(&self.known);
+        let render = |case: &Case| surroundings.render(case);
+        diagnose::settle_throttled(self.now, pod, cpu, &mut self.findings, &render);
+        self.findings.touched = true;
     }
 
     /// Whether a pod's proxy is let run: asked only where somebody waits for it.

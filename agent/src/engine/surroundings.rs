@@ -113,6 +113,7 @@ impl<'a> Surroundings<'a> {
         let ripe = diagnose::ripe(case, self.scene(pod).as_ref())?;
         let at = ripe.max(self.tables_told(pod, case));
         let at = at.max(self.memory_told(pod, case));
+        let at = at.max(self.limit_told(pod, case));
         if case.code == Code::StuckUpstreamTimeout {
             return Some(at.max(self.node_said(pod, case)));
         }
@@ -136,6 +137,15 @@ impl<'a> Surroundings<'a> {
         let deserted = matches!(case.code, Code::StuckNoListener | Code::StuckStartupGap);
         let waits = || self.known.memories.waits(pod, case.first);
         deserted.then(waits).flatten().unwrap_or(case.first)
+    }
+
+    /// When a proxy that does not keep up may be told: its CPU limit may be why.
+    fn limit_told(&self, pod: PodId, case: &Case) -> Time {
+        let symptom = diagnose::OF_THROTTLING.contains(&case.code);
+        let cgroup = || self.known.directory.proxy_cgroup(pod);
+        let waits = |cgroup| self.known.throttles.waits(cgroup, case.first);
+        let waits = symptom.then(cgroup).flatten().and_then(waits);
+        waits.unwrap_or(case.first)
     }
 
     /// When the rules of the node have said what they have to say to this case: read since it

@@ -15,7 +15,7 @@ const EVERY_US: u64 = 900_000;
 /// Readings further apart say nothing about one another.
 const STALE_US: u64 = 10_000_000;
 /// An answer is there by then, or will not be.
-const PATIENCE_US: u64 = 1_500_000;
+const PATIENCE_US: u64 = 3_000_000;
 
 /// Whose table it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

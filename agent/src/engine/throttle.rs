@@ -2,7 +2,8 @@
 //!
 //! Read only while somebody waits: a healthy proxy costs nothing. Two readings tell how much of the time
 //! between them was denied; the kernel's counts alone, which reach back to the container's start,
-//! say nothing about now.
+//! say nothing about now. Whoever does not keep up is told about only when two readings since that began say
+//! that the limit is not why: on a busy node they take their time, and what was said first is what is believed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,8 +16,9 @@ const MAX_CGROUPS: usize = 1_024;
 const EVERY_US: u64 = 900_000;
 /// What was last asked about earlier is asked about anew.
 const STALE_US: u64 = 10_000_000;
-/// Two readings are there by then, or will not be.
-const PATIENCE_US: u64 = 2_500_000;
+/// Two readings are there by then, even on a node that is short of CPU itself, or will not be. Where all is
+/// as it should be they take two seconds, and one is enough where there is no limit.
+const PATIENCE_US: u64 = 5_000_000;
 /// Denied time is the cause of waiting from this share on: a tenth of the time, and a quarter of the
 /// periods. Short throttling is everyday life of every container with a limit.
 const DENIED_PART: u64 = 10;
@@ -25,7 +27,7 @@ const PERIODS_PART: u64 = 4;
 /// What is known about the limit of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cpu {
-    /// Asked about a moment ago.
+    /// Asked about a moment ago, and nothing speaks against it so far.
     Asked,
     /// It is let run, as far as is known.
     Free,
@@ -46,8 +48,9 @@ pub(super) struct Spell {
 struct Group {
     since: Time,
     asked: Time,
-    answers: u32,
     last: Option<(Time, Vec<CpuLimit>)>,
+    /// Since when, at the earliest, the last two readings tell what was denied.
+    told_since: Option<Time>,
     spell: Option<Spell>,
 }
 
@@ -74,8 +77,8 @@ impl Throttles {
             let group = Group {
                 since: at,
                 asked: at,
-                answers: 0,
                 last: None,
+                told_since: None,
                 spell: None,
             };
             self.groups.insert(cgroup, group);
@@ -97,17 +100,20 @@ impl Throttles {
         let Some(group) = self.groups.get_mut(&cgroup) else {
             return;
         };
-        group.answers = group.answers.saturating_add(1);
-        if let Some((before, old)) = &group.last {
+        if limits.is_empty() {
+            // Without a limit there is nothing to compare.
+            group.told_since = Some(at);
+        } else if let Some((before, old)) = group.last.take() {
             let grown = limits.iter().filter_map(|now| {
                 let old = old.iter().find(|old| old.level == now.level)?;
                 grown(old, now)
             });
             let most = grown.max_by_key(|limit| limit.throttled_us);
-            let span = at.micros_since(*before);
+            let span = at.micros_since(before);
             if let Some(limit) = most.filter(|limit| is_denied(limit, span)) {
-                group.extend(at, *before, limit);
+                group.extend(at, before, limit);
             }
+            group.told_since = Some(before);
         }
         group.last = Some((at, limits));
     }
@@ -119,9 +125,16 @@ impl Throttles {
         };
         match group.spell {
             Some(spell) if at.micros_since(spell.last) <= STALE_US => Cpu::Throttled(spell),
-            _ if group.answers < 2 && at.micros_since(group.since) < PATIENCE_US => Cpu::Asked,
+            _ if group.told_since.is_none() && at < group.patience(group.since) => Cpu::Asked,
             _ => Cpu::Free,
         }
+    }
+
+    /// Until when the limit may turn out to be the root of what began then; `None` if that is known, or nobody asked.
+    pub(super) fn waits(&self, cgroup: CgroupId, begun: Time) -> Option<Time> {
+        let group = self.groups.get(&cgroup)?;
+        let told = group.told_since.is_some_and(|since| since >= begun);
+        (!told).then(|| group.patience(begun))
     }
 
     pub(super) fn gone(&mut self, cgroup: CgroupId) {
@@ -131,6 +144,11 @@ impl Throttles {
 }
 
 impl Group {
+    /// When the answer to what began then, or was asked then if that was later, is not waited for any longer.
+    fn patience(&self, begun: Time) -> Time {
+        begun.max(self.since).plus_micros(PATIENCE_US)
+    }
+
     fn extend(&mut self, at: Time, before: Time, limit: CpuLimit) {
         let goes_on = |spell: &Spell| {
             spell.limit.level == limit.level && at.micros_since(spell.last) <= STALE_US
@@ -228,11 +246,34 @@ mod tests {
         let mut all = Throttles::default();
         all.ask(Time(0), ONE);
         assert_eq!(all.of(Time(1_000_000), ONE), Cpu::Asked);
-        assert_eq!(all.of(Time(2_500_000), ONE), Cpu::Free);
-        // No limit at all.
-        all.read(Time(2_600_000), ONE, vec![]);
-        all.read(Time(3_600_000), ONE, vec![]);
-        assert_eq!(all.of(Time(3_600_000), ONE), Cpu::Free);
+        assert_eq!(all.of(Time(4_999_999), ONE), Cpu::Asked);
+        assert_eq!(all.waits(ONE, Time(1_000_000)), Some(Time(6_000_000)));
+        assert_eq!(all.of(Time(5_000_000), ONE), Cpu::Free);
+        assert_eq!(all.waits(CgroupId(8), Time(0)), None);
+    }
+
+    #[test]
+    fn one_reading_is_enough_where_there_is_no_limit() {
+        let mut all = Throttles::default();
+        all.ask(Time(0), ONE);
+        all.read(Time(600_000), ONE, vec![]);
+        assert_eq!(all.of(Time(600_000), ONE), Cpu::Free);
+        assert_eq!(all.waits(ONE, Time(500_000)), None);
+        assert_eq!(all.waits(ONE, Time(700_000)), Some(Time(5_700_000)));
+    }
+
+    #[test]
+    fn what_was_read_before_it_began_says_nothing_of_it() {
+        let mut all = Throttles::default();
+        let mut read = |second: u64| {
+            let at = Time(second * 1_000_000);
+            all.ask(at, ONE);
+            all.read(at, ONE, vec![limit(CpuLevel::Container, 9, 0, 0)]);
+            all.waits(ONE, Time(2_500_000)).is_some()
+        };
+        assert!(read(1) && read(2), "it has not begun");
+        assert!(read(3), "the time before it is in there");
+        assert!(!read(4));
     }
 
     #[test]

@@ -86,7 +86,8 @@ fn a_proxy_that_may_run_is_not_throttled() {
 #[test]
 fn without_an_answer_the_queue_is_told_as_what_it_is() {
     let mut node = Node::running();
-    for s in 0..5 {
+    for s in 0..6 {
+        assert_eq!(node.told(), [], "{s} s: an answer may come");
         node.pass(1.0);
         node.give(Input::Queues {
             netns: MESHED,
@@ -95,6 +96,40 @@ fn without_an_answer_the_queue_is_told_as_what_it_is() {
         });
     }
     node.only(Code::StuckNotAccepting);
+}
+
+#[test]
+fn a_queue_that_is_empty_at_the_moment_of_a_look_is_no_proxy_that_may_run() {
+    let mut node = Node::running();
+    // Throttled, it empties its queue in each of its moments, and the looks may fall there.
+    for s in 0..8 {
+        let waiting = if s == 0 || s == 2 { 128 } else { 0 };
+        second(&mut node, waiting, 40 * s, limit(10 * s, 9 * s));
+        let told = node.told();
+        assert!(!told.contains(&Code::StuckAcceptQueue), "{s} s: {told:?}");
+    }
+    node.only(Code::SidecarThrottled);
+}
+
+#[test]
+fn on_a_busy_node_the_answers_are_late_and_waited_for() {
+    let mut node = Node::running();
+    for s in 0..8 {
+        node.pass(1.0);
+        node.give(Input::Queues {
+            netns: MESHED,
+            queues: vec![queue("0.0.0.0:15001", 5)],
+            overflows: Some(40 * s),
+        });
+        // Read two seconds after it was asked, whatever else happens.
+        if s % 2 == 0 && s > 0 {
+            let limits = limit(10 * s, 9 * s).into_iter().collect();
+            let cgroup = PROXY;
+            node.give(Input::Cpu { cgroup, limits });
+        }
+    }
+    node.only(Code::SidecarThrottled);
+    assert_eq!(node.told(), [Code::SidecarThrottled]);
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(in crate::engine) fn hangs(
         findings.absorb(at, pod, Code::StuckNotAccepting, Code::StuckUnread, render);
     } else if unread.is_empty() {
         file(at, pod, Code::StuckUnread, &unread, findings, render);
-    } else if let Some(code) = cpu.code(Code::StuckUnread) {
+    } else {
+        let code = cpu.code(Code::StuckUnread);
         file(at, pod, code, &unread, findings, render);
     }
     super::throttle::settle(at, pod, cpu, findings, render);

@@ -44,6 +44,7 @@ pub(super) use stuck::{
 };
 pub(super) use tables::full;
 pub(super) use text::render;
+pub(super) use throttle::{SYMPTOMS as OF_THROTTLING, settle as settle_throttled};
 
 use super::{
     Leg, Reason, Verdict,

@@ -267,10 +267,7 @@ pub(in crate::engine) fn queue(
     findings: &mut Findings,
     render: Render<'_>,
 ) {
-    let Some(code) = queues.cpu.code(Code::StuckNotAccepting) else {
-        // Whether the proxy may run is known in a moment.
-        return;
-    };
+    let code = queues.cpu.code(Code::StuckNotAccepting);
     let progress = queues.progress;
     let mut standing = false;
     for (port, progress, length, max) in progress {
@@ -332,7 +329,7 @@ fn overflowing(
             continue;
         };
         any = true;
-        let case = findings.note(at, Some(pod), code.unwrap_or(Code::StuckAcceptQueue));
+        let case = findings.note(at, Some(pod), code);
         case.first = case.first.min(since);
         case.connections = case.connections.max(lost);
         add_port(case, *port);

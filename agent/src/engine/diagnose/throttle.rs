@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// What it looks like from outside.
-const SYMPTOMS: [Code; 3] = [
+pub(in crate::engine) const SYMPTOMS: [Code; 3] = [
     Code::StuckNotAccepting,
     Code::StuckAcceptQueue,
     Code::StuckUnread,
@@ -25,12 +25,12 @@ const SYMPTOMS: [Code; 3] = [
 const WAITS_US: u64 = 5_000_000;
 
 impl Cpu {
-    /// Under which code a proxy that does not keep up is filed; `None` until that is known.
-    pub(super) fn code(self, symptom: Code) -> Option<Code> {
+    /// Under which code a proxy that does not keep up is filed. A symptom is not told before its root is known
+    /// not to be one.
+    pub(super) fn code(self, symptom: Code) -> Code {
         match self {
-            Self::Asked => None,
-            Self::Free => Some(symptom),
-            Self::Throttled(_) => Some(Code::SidecarThrottled),
+            Self::Asked | Self::Free => symptom,
+            Self::Throttled(_) => Code::SidecarThrottled,
         }
     }
 
@@ -40,10 +40,17 @@ impl Cpu {
     }
 }
 
-/// After the symptoms of one look were filed: the root takes in what it explains, or is over.
-pub(super) fn settle(at: Time, pod: PodId, cpu: Cpu, findings: &mut Findings, render: Render<'_>) {
+/// After the symptoms of one look were filed, or the limit was read: the root takes in what it explains, or is over.
+pub(in crate::engine) fn settle(
+    at: Time,
+    pod: PodId,
+    cpu: Cpu,
+    findings: &mut Findings,
+    render: Render<'_>,
+) {
     let root = Code::SidecarThrottled;
-    if !findings.get(pod, root).is_some_and(Case::is_current) {
+    let current = |code: &Code| findings.get(pod, *code).is_some_and(Case::is_current);
+    if !current(&root) && !SYMPTOMS.iter().any(current) {
         return;
     }
     let Cpu::Throttled(spell) = cpu else {
@@ -52,6 +59,7 @@ pub(super) fn settle(at: Time, pod: PodId, cpu: Cpu, findings: &mut Findings, re
         }
         return;
     };
+    findings.note(at, Some(pod), root);
     for symptom in SYMPTOMS {
         findings.absorb(at, pod, root, symptom, render);
     }
