@@ -174,15 +174,15 @@ impl Directory {
     /// Notes which namespaces became a pod's: what is known of them by their number may be an
     /// earlier pod's.
     fn note_holders(&mut self) {
-        for (netns, entry) in &self.netns {
+        for (netns, entry) in &mut self.netns {
             let Some(pod) = entry.bound else { continue };
-            let before = self.holders.insert(*netns, pod);
+            let last = self.holders.insert(*netns, pod);
             let Some(since) = self.pods.get(&pod).map(|entry| entry.since) else {
                 continue;
             };
-            let before = match before {
+            let before = match last {
                 None => Before::Nobody,
-                Some(other) if other == pod || self.is_same_pod(other, pod) => continue,
+                Some(other) if other == pod || is_same_pod(&self.pods, other, pod) => continue,
                 Some(other) => match self.pods.get(&other).map(|entry| entry.gone) {
                     Some(Some(gone)) => Before::Until(gone),
                     Some(None) => Before::Another,
@@ -190,6 +190,12 @@ impl Directory {
                     None => Before::Until(since),
                 },
             };
+            if let (Some(other), Some(new)) = (last, self.pods.get(&pod)) {
+                // Until somebody looks, its interfaces are known with these.
+                let of = |ip: &&IpAddr| !new.pod.ips.contains(ip);
+                let earlier = self.pods.get(&other).map(|old| &old.pod.ips);
+                entry.earlier = earlier.into_iter().flatten().filter(of).copied().collect();
+            }
             self.moves.push(MovedIn {
                 netns: *netns,
                 since,
@@ -198,19 +204,19 @@ impl Directory {
         }
     }
 
-    /// One pod announced twice, by its manifest and by what the node shows of it.
-    fn is_same_pod(&self, one: PodId, other: PodId) -> bool {
-        let (Some(one), Some(other)) = (self.pods.get(&one), self.pods.get(&other)) else {
-            return false;
-        };
-        !one.pod.uid.is_empty() && one.pod.uid == other.pod.uid
-    }
-
     /// Namespaces that became a pod's since the last call.
     pub(super) fn take_moves(&mut self) -> Vec<MovedIn> {
         self.rebind();
         std::mem::take(&mut self.moves)
     }
+}
+
+/// One pod announced twice, by its manifest and by what the node shows of it.
+fn is_same_pod(pods: &BTreeMap<PodId, PodEntry>, one: PodId, other: PodId) -> bool {
+    let (Some(one), Some(other)) = (pods.get(&one), pods.get(&other)) else {
+        return false;
+    };
+    !one.pod.uid.is_empty() && one.pod.uid == other.pod.uid
 }
 
 /// Strength of a claim on a namespace: live before gone, explicit path before cgroup before

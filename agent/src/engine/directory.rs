@@ -111,6 +111,8 @@ pub(super) struct NetnsEntry {
     pub(super) interfaces: Arc<[(IpAddr, String)]>,
     pub(super) host: bool,
     pub(super) bound: Option<PodId>,
+    /// Addresses of the pod whose it was before: the node has not looked since it is another's.
+    pub(super) earlier: Vec<IpAddr>,
 }
 
 /// Who is who.
@@ -146,13 +148,14 @@ impl Directory {
                 interfaces,
                 host,
             } => {
-                let (interfaces, bound) = (interfaces.into(), None);
+                let (interfaces, bound, earlier) = (interfaces.into(), None, Vec::new());
                 let entry = NetnsEntry {
                     paths,
                     addresses,
                     interfaces,
                     host,
                     bound,
+                    earlier,
                 };
                 self.netns_changed(netns, entry);
             }
@@ -371,7 +374,8 @@ impl Directory {
         self.pods.iter().map(|(id, p)| (*id, p))
     }
 
-    /// Own addresses of a pod: those of its status and those of its interfaces.
+    /// Own addresses of a pod: those of its status and those of its interfaces, as far as they were not an
+    /// earlier pod's whose namespace had this number.
     pub(super) fn own_addresses(&self, id: PodId) -> Vec<IpAddr> {
         let Some(entry) = self.pods.get(&id) else {
             return Vec::new();
@@ -379,9 +383,16 @@ impl Directory {
         let mut own = entry.pod.ips.clone();
         if let Some(netns) = entry.netns.and_then(|n| self.netns.get(&n)) {
             let more = netns.addresses.iter();
-            own.extend(more.filter(|a| !entry.pod.ips.contains(a)));
+            let own_too = |a: &&IpAddr| !entry.pod.ips.contains(a) && !netns.earlier.contains(a);
+            own.extend(more.filter(own_too));
         }
         own
+    }
+
+    /// Whether a socket with this address is what an earlier namespace of this number left behind.
+    pub(super) fn is_earlier(&self, netns: NetnsId, ip: IpAddr) -> bool {
+        let entry = self.netns.get(&netns);
+        entry.is_some_and(|entry| entry.earlier.contains(&ip))
     }
 
     /// What was refused at a bound.

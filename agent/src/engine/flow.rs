@@ -132,6 +132,10 @@ impl Engine {
         let own = self.known.directory.own_addresses(pod);
         let entry = self.known.directory.pod(pod);
         let intent = entry.and_then(|entry| entry.intent.as_ref());
+        let netns = delta.key.owner.netns;
+        if !own.contains(&local) && self.known.directory.is_earlier(netns, local) {
+            return false;
+        }
         // Loopback is everybody's; but then the other end is inside as well.
         let remote = delta.key.remote.ip().to_canonical();
         let to_itself = remote.is_loopback() || own.contains(&remote);

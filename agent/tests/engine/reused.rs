@@ -63,6 +63,37 @@ fn rules_of_the_earlier_pod_are_not_those_of_the_next() {
 }
 
 #[test]
+fn connections_the_earlier_pod_left_behind_are_not_those_of_the_next() {
+    // Nobody has looked at the namespace's addresses since: they are known as the earlier pod's.
+    for status in [&["10.0.0.9"][..], &[]] {
+        let mut node = Node::running();
+        for gone in [APP, PROXY, INIT] {
+            node.change(Change::CgroupGone(gone));
+        }
+        node.change(Change::PodGone(meshed().key));
+        let mut next = pod("other", "uid-9", status, meshed().containers);
+        for container in &mut next.containers {
+            container.id = container.id.as_ref().map(|id| format!("{id}-9"));
+        }
+        node.change(Change::Pod(Box::new(next)));
+        node.change(cgroup(CgroupId(901), "uid-9", "c-app-9", MESHED));
+        node.change(cgroup(CgroupId(902), "uid-9", "c-proxy-9", MESHED));
+        node.give(whole("*nat\nCOMMIT\n"));
+        // Of a control group that was gone before anybody saw it.
+        let left = out(CgroupId(77), 1000, "10.9.0.1:80", Arrival::Nowhere);
+        node.keep(6, &[delta(left, established(2))]);
+        assert_eq!(node.told(), [], "{status:?}");
+        // Its own are judged, once the node looked and also before.
+        if status.is_empty() {
+            node.change(netns(MESHED, &["10.0.0.9"]));
+        }
+        node.edge(direct_of_other(), established(1));
+        node.pass(3.0);
+        assert_eq!(node.open(), [Code::BypassNoRules], "{status:?}");
+    }
+}
+
+#[test]
 fn rules_a_pod_lost_itself_are_removed_rules() {
     let mut node = with(WHOLE);
     node.pass(4.0);
