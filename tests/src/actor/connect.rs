@@ -120,7 +120,7 @@ pub(crate) fn run(options: &Options, place: &Place) -> Result<ExitCode> {
             .map(|_| open_as(options))
             .collect::<Result<Vec<_>>>()?;
         place.become_user()?;
-        paced(options, options.count, sockets.into_iter().map(Ok))
+        paced(options, 0, options.count, sockets.into_iter().map(Ok))
     } else {
         place.become_user()?;
         in_threads(options)?
@@ -133,11 +133,11 @@ pub(crate) fn run(options: &Options, place: &Place) -> Result<ExitCode> {
 fn in_threads(options: &Options) -> Result<Tally> {
     let each = options.count.div_ceil(options.threads);
     let threads: Vec<_> = (0..options.threads)
-        .map(|_| {
+        .map(|thread| {
             let options = options.clone();
             thread::spawn(move || {
                 let sockets = std::iter::repeat_with(|| open(&options));
-                paced(&options, each, sockets)
+                paced(&options, thread, each, sockets)
             })
         })
         .collect();
@@ -152,20 +152,23 @@ fn in_threads(options: &Options) -> Result<Tally> {
     Ok(sum)
 }
 
+/// The connections of one thread. Threads begin one after the other: all at once would be a burst at no rate.
 fn paced(
     options: &Options,
+    thread: u32,
     count: u32,
     sockets: impl Iterator<Item = io::Result<Socket>>,
 ) -> Tally {
     let start = Instant::now();
     let gap = f64::from(options.threads) / options.rate;
+    let first = f64::from(thread) / options.rate;
     let mut tally = Tally {
         began_us: micros_of_epoch(),
         ..Tally::default()
     };
     let mut held = Vec::new();
     for (index, socket) in (0..count).zip(sockets) {
-        let due = Duration::from_secs_f64(gap * f64::from(index));
+        let due = Duration::from_secs_f64(first + gap * f64::from(index));
         thread::sleep(due.saturating_sub(start.elapsed()));
         if options
             .seconds

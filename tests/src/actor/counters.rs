@@ -1,12 +1,16 @@
 //! What a proxy or server counted, in a file that the harness reads.
 //!
 //! The agent must be judged by facts that it did not deliver itself; these counters are the facts. Each change
-//! rewrites one short line in place, which costs a microsecond and survives SIGKILL.
+//! rewrites one short line in place, which costs a microsecond and survives SIGKILL. One thread at a time counts and
+//! writes: a thread that was kept waiting between the two would take back what others counted meanwhile.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, chown};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -20,7 +24,7 @@ pub(crate) fn make(path: &Path, uid: Option<u32>, gid: Option<u32>) -> Result<()
 /// The counters.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    file: Option<File>,
+    file: Mutex<Option<File>>,
     /// Accepted on the outbound capture port.
     pub(crate) outbound: AtomicU64,
     /// Accepted on the inbound capture port.
@@ -46,15 +50,16 @@ impl Counters {
             None => None,
         };
         Ok(Self {
-            file,
+            file: Mutex::new(file),
             ..Self::default()
         })
     }
 
     /// Adds one to a counter of this set.
     pub(crate) fn add(&self, counter: &AtomicU64) {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         counter.fetch_add(1, Ordering::Relaxed);
-        let Some(file) = &self.file else { return };
+        let Some(file) = file.as_ref() else { return };
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let line = format!(
             "{{\"outbound\":{:<9},\"inbound\":{:<9},\"served\":{:<9},\"dialed\":{:<9},\"dial_failed\":{:<9}}}\n",
