@@ -374,27 +374,6 @@ impl Directory {
         self.pods.iter().map(|(id, p)| (*id, p))
     }
 
-    /// Own addresses of a pod: those of its status and those of its interfaces, as far as they were not an
-    /// earlier pod's whose namespace had this number.
-    pub(super) fn own_addresses(&self, id: PodId) -> Vec<IpAddr> {
-        let Some(entry) = self.pods.get(&id) else {
-            return Vec::new();
-        };
-        let mut own = entry.pod.ips.clone();
-        if let Some(netns) = entry.netns.and_then(|n| self.netns.get(&n)) {
-            let more = netns.addresses.iter();
-            let own_too = |a: &&IpAddr| !entry.pod.ips.contains(a) && !netns.earlier.contains(a);
-            own.extend(more.filter(own_too));
-        }
-        own
-    }
-
-    /// Whether a socket with this address is what an earlier namespace of this number left behind.
-    pub(super) fn is_earlier(&self, netns: NetnsId, ip: IpAddr) -> bool {
-        let entry = self.netns.get(&netns);
-        entry.is_some_and(|entry| entry.earlier.contains(&ip))
-    }
-
     /// What was refused at a bound.
     pub(super) fn losses(&self) -> impl Iterator<Item = Loss> {
         ["pods", "netns", "cgroups"]

@@ -128,28 +128,24 @@ impl Engine {
     /// Whether what waited may be this pod's. Numbers of namespaces are used again within seconds: what an
     /// earlier namespace of that number left behind comes from another address.
     fn may_be_of(&self, pod: PodId, delta: &EdgeDelta) -> bool {
-        let local = delta.key.local.to_canonical();
-        let own = self.known.directory.own_addresses(pod);
-        let entry = self.known.directory.pod(pod);
-        let intent = entry.and_then(|entry| entry.intent.as_ref());
-        let netns = delta.key.owner.netns;
-        if !own.contains(&local) && self.known.directory.is_earlier(netns, local) {
-            return false;
+        let (local, directory) = (delta.key.local.to_canonical(), &self.known.directory);
+        let own = directory.own_addresses(pod);
+        if own.contains(&local) || directory.is_earlier(delta.key.owner.netns, local) {
+            return own.contains(&local);
         }
         // Loopback is everybody's; but then the other end is inside as well.
         let remote = delta.key.remote.ip().to_canonical();
         let to_itself = remote.is_loopback() || own.contains(&remote);
         let inside = local.is_loopback() && to_itself;
+        let entry = directory.pod(pod);
+        let intent = entry.and_then(|entry| entry.intent.as_deref());
+        let kept = intent.is_some_and(|intent| {
+            // A proxy that keeps the peer's address dials the app from there.
+            intent.inbound_bind.contains(&local) || intent.inbound_keeps_source && to_itself
+        });
         // The node's namespace is never another one's, and has many addresses.
-        entry.is_some_and(|entry| entry.pod.host_network)
-            || own.is_empty()
-            || inside
-            || local.is_unspecified()
-            || own.contains(&local)
-            || intent.is_some_and(|intent| {
-                // A proxy that keeps the peer's address dials the app from there.
-                intent.inbound_bind.contains(&local) || intent.inbound_keeps_source && to_itself
-            })
+        let on_node = entry.is_some_and(|entry| entry.pod.host_network);
+        on_node || own.is_empty() || inside || local.is_unspecified() || kept
     }
 
     /// The delta as its pod's intent sees it, if the pod is in a mesh.

@@ -54,8 +54,8 @@ struct Spell {
 
 /// So long after the last overflow a spell is over.
 pub(super) const SPELL_US: u64 = 10_000_000;
-/// A burst that is over sooner is everyday life.
-const BURST_US: u64 = 2_000_000;
+/// A burst that is over sooner is everyday life: two seconds, and looks come a little early or late.
+const BURST_US: u64 = 1_800_000;
 
 impl Overflow {
     /// The kernel's count.

@@ -12,8 +12,8 @@ use crate::model::{CgroupId, CpuLimit, Time};
 
 /// Control groups looked at; a node has some 250 pods.
 const MAX_CGROUPS: usize = 1_024;
-/// Between two readings.
-const EVERY_US: u64 = 900_000;
+/// Between two readings, at least: less than between two looks at who waits, also where the first was late.
+const EVERY_US: u64 = 600_000;
 /// What was last asked about earlier is asked about anew.
 const STALE_US: u64 = 10_000_000;
 /// Two readings are there by then, even on a node that is short of CPU itself, or will not be. Where all is

@@ -88,9 +88,11 @@ impl Looks {
         let counted = self.round.is_multiple_of(COUNTED_EVERY) || places.len() > QUIET;
         let wanted = |netns: &NetnsId| queues.contains(netns) || streams.contains(netns);
         let visits: Vec<_> = places.iter().filter(|(n, _)| wanted(n)).cloned().collect();
+        let sampling = &self.sampling;
         let found = enter::visit(&visits, |netns| {
             let queues = queues.contains(&netns);
-            Ok(visit(queues, streams.contains(&netns), queues && counted))
+            let in_use = queues.then(|| sampling.is_in_use(netns));
+            Ok(visit(in_use, streams.contains(&netns), queues && counted))
         });
         let mut trouble = None;
         let mut news = Vec::new();
@@ -146,7 +148,8 @@ impl Looks {
     }
 
     fn queues(&mut self, netns: NetnsId, (queues, overflows): Queues) -> Option<Input> {
-        self.sampling.note(netns, &queues).then_some(Input::Queues {
+        let news = self.sampling.note(netns, &queues, overflows);
+        news.then_some(Input::Queues {
             netns,
             queues,
             overflows,
@@ -164,9 +167,10 @@ impl Looks {
     }
 }
 
-/// In the namespace. Where the connections cannot be read the queues cannot either, and are told.
-fn visit(queues: bool, streams: bool, counted: bool) -> Visit {
-    let queues = queues.then(queues::sample);
+/// In the namespace, whose queues are looked at if it is said whether they were in use. Where the connections
+/// cannot be read the queues cannot either, and are told.
+fn visit(in_use: Option<bool>, streams: bool, counted: bool) -> Visit {
+    let queues = in_use.map(queues::sample);
     let start = processor_time();
     let streams = streams.then(streams::connected).and_then(Result::ok);
     Visit {

@@ -28,7 +28,9 @@ impl Default for Options {
         Self {
             paths: Paths::default(),
             scan_every: Duration::from_secs(2),
-            sample_every: Duration::from_secs(1),
+            // Not a multiple of the 100 ms in which CPU limits are measured out: looks would all fall into the same
+            // moment of a proxy that may run for a part of each, and that is one in which it has just run.
+            sample_every: Duration::from_millis(1_030),
             samples: 64,
             stream_samples: 16,
             rules: rules::Options::default(),

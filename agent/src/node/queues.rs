@@ -26,10 +26,10 @@ pub fn listening() -> io::Result<Vec<ListenerQueue>> {
     Ok(found)
 }
 
-/// Accept queues; and, where somebody waits in one, what [`overflows`] says.
-pub(super) fn sample() -> io::Result<(Vec<ListenerQueue>, Option<u64>)> {
+/// Accept queues; and, where somebody waits in one or did lately, what [`overflows`] says.
+pub(super) fn sample(in_use: bool) -> io::Result<(Vec<ListenerQueue>, Option<u64>)> {
     let queues = listening()?;
-    let waits = queues.iter().any(|queue| queue.length > 0);
+    let waits = in_use || queues.iter().any(|queue| queue.length > 0);
     let overflows = waits.then(overflows).flatten();
     Ok((queues, overflows))
 }

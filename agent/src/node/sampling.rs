@@ -12,11 +12,24 @@ use crate::model::{ListenerQueue, NetnsId};
 /// dump, and on a full node they are most of what the agent does.
 pub(super) const QUIET: usize = 40;
 
+/// So many samples after the last in which somebody waited a queue is still in use: who accepts in bursts, as one
+/// does that may not run all the time, empties it again and again, and a sample may fall there.
+const IN_USE: u32 = 5;
+
 /// What is remembered of the samples.
 #[derive(Debug, Default)]
 pub(super) struct Sampling {
     turns: Turns,
-    last: BTreeMap<NetnsId, Option<Vec<ListenerQueue>>>,
+    last: BTreeMap<NetnsId, Past>,
+}
+
+/// The samples of one namespace.
+#[derive(Debug, Default)]
+struct Past {
+    queues: Option<Vec<ListenerQueue>>,
+    overflows: Option<u64>,
+    /// Samples for which its queues are still in use.
+    in_use: u32,
 }
 
 impl Sampling {
@@ -41,16 +54,35 @@ impl Sampling {
         self.turns.forget(netns);
     }
 
-    /// Notes a sample; whether it says anything that the one before did not. Queues in use
-    /// always do: that nothing moves in them is the news.
-    pub(super) fn note(&mut self, netns: NetnsId, queues: &[ListenerQueue]) -> bool {
+    /// Whether somebody waited in one of its queues lately.
+    pub(super) fn is_in_use(&self, netns: NetnsId) -> bool {
+        self.last.get(&netns).is_some_and(|past| past.in_use > 0)
+    }
+
+    /// Notes a sample; whether it says anything that the one before did not. Queues in which
+    /// somebody waits always do: that nothing moves in them is the news.
+    pub(super) fn note(
+        &mut self,
+        netns: NetnsId,
+        queues: &[ListenerQueue],
+        overflows: Option<u64>,
+    ) -> bool {
         let last = self.last.entry(netns).or_default();
-        let same = last.as_deref() == Some(queues);
+        let same = last.queues.as_deref() == Some(queues);
         let quiet = queues.iter().all(|queue| queue.length == 0);
-        let empty = last.is_none() && queues.is_empty();
-        *last = Some(queues.to_vec());
-        self.turns.note(netns, !quiet);
-        !(empty || (same && quiet))
+        let empty = last.queues.is_none() && queues.is_empty();
+        let lost = overflows.is_some() && overflows != last.overflows;
+        let in_use = match quiet {
+            true => last.in_use.saturating_sub(1),
+            false => IN_USE,
+        };
+        *last = Past {
+            queues: Some(queues.to_vec()),
+            overflows: overflows.or(last.overflows),
+            in_use,
+        };
+        self.turns.note(netns, in_use > 0);
+        !(empty || (same && quiet && !lost))
     }
 }
 
@@ -85,7 +117,7 @@ mod tests {
             assert_eq!(next.len(), 4);
             for netns in next {
                 looked[netns.0 as usize] += 1;
-                sampling.note(netns, &[queue(u32::from(netns.0 == 7))]);
+                sampling.note(netns, &[queue(u32::from(netns.0 == 7))], None);
             }
         }
         assert!((1..=10).all(|id| looked[id] >= 3), "{looked:?}");
@@ -99,7 +131,7 @@ mod tests {
         for _ in 0..40 {
             for netns in sampling.next(places(10), 2, None) {
                 looked[netns.0 as usize] += 1;
-                sampling.note(netns, &[queue(u32::from(netns.0 > 2))]);
+                sampling.note(netns, &[queue(u32::from(netns.0 > 2))], None);
             }
         }
         assert!((1..=10).all(|id| looked[id] >= 3), "{looked:?}");
@@ -115,7 +147,7 @@ mod tests {
             assert!(round < 6 || next.len() == 1 + QUIET, "{}", next.len());
             for netns in next {
                 looked[netns.0 as usize] += 1;
-                sampling.note(netns, &[queue(0)]);
+                sampling.note(netns, &[queue(0)], None);
             }
         }
         // At first there is somebody new in every place.
@@ -140,7 +172,22 @@ mod tests {
             (vec![], true),
             (vec![], false),
         ] {
-            assert_eq!(sampling.note(one, &queues), told, "{queues:?}");
+            assert_eq!(sampling.note(one, &queues, None), told, "{queues:?}");
         }
+    }
+
+    #[test]
+    fn a_queue_that_is_emptied_again_and_again_stays_in_use() {
+        let mut sampling = Sampling::default();
+        let one = NetnsId(1);
+        sampling.note(one, &[queue(0)], None);
+        assert!(!sampling.is_in_use(one));
+        assert!(sampling.note(one, &[queue(3)], Some(7)));
+        assert!(sampling.note(one, &[queue(0)], Some(7)), "it is empty");
+        assert!(sampling.note(one, &[queue(0)], Some(9)), "it was full");
+        assert!(!sampling.note(one, &[queue(0)], Some(9)));
+        assert!(sampling.is_in_use(one));
+        (0..2).for_each(|_| assert!(!sampling.note(one, &[queue(0)], Some(9))));
+        assert!(!sampling.is_in_use(one));
     }
 }
