@@ -48,6 +48,8 @@ mod reused;
 mod rewrites;
 #[path = "engine/rules_in_time.rs"]
 mod rules_in_time;
+#[path = "engine/severed.rs"]
+mod severed;
 #[path = "engine/spec.rs"]
 mod spec;
 #[path = "engine/status.rs"]

@@ -20,7 +20,7 @@ use super::{
     marked,
     surroundings::Surroundings,
     unanswered::{Hang, PATIENCE_US, Sign},
-    verdict::{Party, Path},
+    verdict::{Expected, Party, Path},
 };
 use crate::{
     model::{Direction, EdgeKey, Family, NetnsId, Outcome, Process},
@@ -103,10 +103,13 @@ impl Engine {
         if ns.is_none_or(|ns| !ns.on_port(port).is_empty()) {
             return;
         }
-        if !self
-            .view(pod, container, key)
-            .is_some_and(|view| is_upstream(&view))
-        {
+        let Some(view) = self.view(pod, container, key) else {
+            return;
+        };
+        if view.party == Party::App && view.expected == Expected::Captured {
+            self.app_was_reset(pod, key.owner.netns);
+        }
+        if !is_upstream(&view) {
             return;
         }
         let code = self.upstream_code(pod, key.remote, Code::StuckUpstreamReset);

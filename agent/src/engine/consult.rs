@@ -36,6 +36,7 @@ impl Engine {
         let passage = || known.passages.next_wanted().map(Inquiry::Passage);
         let wanted = known.throttles.next_wanted().or_else(passage);
         let wanted = wanted.or_else(|| known.marked.next_wanted());
+        let wanted = wanted.or_else(|| known.streams.next_wanted());
         let wanted = wanted.or_else(|| known.tables.next_wanted());
         wanted.or_else(|| known.memories.next_wanted())
     }

@@ -86,6 +86,7 @@ codes! {
     InitFailed = "init-failed", Critical;
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
     FailConntrackFull = "fail-conntrack-full", Critical;
+    FailInvalidPackets = "fail-invalid-packets", Critical;
     FailEphemeralPorts = "fail-ephemeral-ports", Critical;
     AgentDegraded = "agent-degraded", Warning;
     AgentOverload = "agent-overload", Warning;

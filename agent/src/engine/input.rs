@@ -139,6 +139,8 @@ pub enum Inquiry {
     Passage(PacketEnds),
     /// Answered by [`Input::Marked`].
     Marked(MarkedEnds),
+    /// Answered by [`Input::Streams`].
+    Streams(NetnsId),
     /// Answered by [`Input::Conntrack`].
     Conntrack(NetnsId),
 }

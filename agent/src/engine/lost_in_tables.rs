@@ -19,6 +19,7 @@ impl Engine {
         self.findings.touched = true;
         if let Some(pod) = self.known.directory.pod_of(netns) {
             self.look_for_room(pod, netns);
+            self.look_for_invalid(pod, netns);
         }
     }
 

@@ -45,6 +45,7 @@ mod rulebook;
 mod rules_view;
 mod runs;
 mod samples;
+mod severed;
 mod signals;
 mod sockets;
 mod stage;

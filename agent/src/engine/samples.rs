@@ -128,5 +128,6 @@ impl Engine {
             &|case: &Case| surroundings.render(case),
         );
         self.known.streams.hang(netns, hangs.by_stage());
+        self.look_for_severed(pod, netns);
     }
 }

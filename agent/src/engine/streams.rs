@@ -9,13 +9,15 @@ use std::{
     net::SocketAddr,
 };
 
-use super::Stage;
+use super::{Inquiry, Stage};
 use crate::model::{NetnsId, Stream, StreamState, Time};
 
 /// Namespaces remembered; a node has some 250 pods.
 const MAX_NAMESPACES: usize = 1_024;
 /// Destinations remembered per namespace, of each kind.
 const MAX_DESTINATIONS: usize = 64;
+/// Between two looks that somebody wants.
+const ASK_US: u64 = 900_000;
 /// Silence, before anything is known about this pod. Common default time-outs of clients and of
 /// proxies' routes are 15 s.
 const SILENT_MS: u32 = 15_000;
@@ -65,6 +67,9 @@ pub(super) struct Page {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     pages: BTreeMap<NetnsId, Page>,
+    /// Namespaces to be looked at now, and when that was last wanted of each.
+    wanted: BTreeSet<NetnsId>,
+    asked: BTreeMap<NetnsId, Time>,
     /// Sockets nobody looked at, and looks at namespaces beyond the bound.
     pub(super) refused: u64,
 }
@@ -74,8 +79,26 @@ impl Streams {
         self.pages.get(&netns)
     }
 
+    /// Wants a namespace looked at, unless that was wanted a moment ago.
+    pub(super) fn ask(&mut self, at: Time, netns: NetnsId) {
+        let old = |asked: &Time| at.micros_since(*asked) >= ASK_US;
+        if self.asked.len() >= MAX_NAMESPACES {
+            self.asked.retain(|_, asked| !old(asked));
+        }
+        if self.asked.get(&netns).is_none_or(old) {
+            self.asked.insert(netns, at);
+            self.wanted.insert(netns);
+        }
+    }
+
+    pub(super) fn next_wanted(&mut self) -> Option<Inquiry> {
+        self.wanted.pop_first().map(Inquiry::Streams)
+    }
+
     pub(super) fn gone(&mut self, netns: NetnsId) {
         self.pages.remove(&netns);
+        self.asked.remove(&netns);
+        self.wanted.remove(&netns);
     }
 
     /// What the last look came to.

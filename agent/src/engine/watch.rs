@@ -11,6 +11,7 @@ use super::{
     facts::View,
     resets::Resets,
     runs::{Run, Runs},
+    severed::Severed,
     turned_away::TurnedAway,
     unanswered::Unanswered,
     verdict::{Expected, Party, Path},
@@ -83,6 +84,8 @@ pub(super) struct Watch {
     pub(super) unanswered: Unanswered,
     /// Destinations that refuse whoever asks.
     pub(super) turned_away: TurnedAway,
+    /// Connections inside the pod whose ends no longer hear each other.
+    pub(super) severed: Severed,
     /// The control plane.
     pub(super) control: Control,
     /// Destinations that reset the proxy.

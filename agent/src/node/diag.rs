@@ -50,8 +50,9 @@ const HEADER: usize = 16;
 const REQUEST: usize = 60;
 const RECORD: usize = 72;
 const FAMILY_V6: u8 = 10;
-/// The timer that repeats what was not acknowledged.
-const TIMER_RETRANSMIT: u8 = 1;
+/// The timer that repeats what was not acknowledged, and the one that asks whether there is room
+/// for more: also where the kernel itself would not let it go.
+const TIMERS_REPEAT: [u8; 2] = [1, 4];
 
 /// One socket: `struct inet_diag_msg` and the attributes after it.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +145,7 @@ impl<'a> Record<'a> {
 
     /// How often what waits for an answer was sent again.
     pub(super) fn retransmits(&self) -> u8 {
-        if self.fixed[2] == TIMER_RETRANSMIT {
+        if TIMERS_REPEAT.contains(&self.fixed[2]) {
             self.fixed[3]
         } else {
             0

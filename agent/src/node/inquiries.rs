@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::{conntrack, cpu, enter, marked, memory, passage, scanner::Scanner};
+use super::{conntrack, cpu, enter, marked, memory, passage, scanner::Scanner, streams};
 use crate::{
     engine::{Input, Inquiry},
     model::NetnsId,
@@ -49,6 +49,17 @@ impl Inquiries {
                         netns,
                         own: of(true),
                         node: of(false),
+                    }
+                }
+                Inquiry::Streams(netns) => {
+                    let asked: Vec<_> = places.iter().filter(|(id, _)| *id == netns).collect();
+                    let asked: Vec<_> = asked.into_iter().cloned().collect();
+                    let (_, look) = enter::visit(&asked, |_| streams::connected()).pop()?;
+                    let look = look.ok()?;
+                    Input::Streams {
+                        netns,
+                        streams: look.streams,
+                        left: look.left,
                     }
                 }
                 Inquiry::Cpu(cgroup) => Input::Cpu {

@@ -16,6 +16,8 @@ const MAX_TOLD: usize = 1_024;
 const MAX_READ: u64 = 32_768;
 /// Whoever waits for less is not waiting: an answer takes its time.
 const WAITS_MS: u32 = 1_000;
+/// What was sent again so often waits, however lately it was.
+const REPEATED: u8 = 3;
 
 /// One look at a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +81,7 @@ fn waits(stream: &Stream) -> bool {
         StreamState::Open => {
             let one_sided = stream.is_unanswered() || stream.has_not_answered();
             let stays = stream.unread > 0 || stream.unsent > 0 || one_sided;
-            stays && stream.idle_ms() >= WAITS_MS
+            stays && (stream.idle_ms() >= WAITS_MS || stream.retransmits >= REPEATED)
         }
     }
 }

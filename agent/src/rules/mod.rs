@@ -27,4 +27,4 @@ pub use ruleset::{
     Target,
 };
 pub use save::parse_save;
-pub use survey::{Redirector, Stray, redirectors, strays};
+pub use survey::{Redirector, Stray, drops_invalid, redirectors, strays};

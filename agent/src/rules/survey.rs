@@ -6,7 +6,7 @@
 
 use super::{
     Action, Backend, Base, Chain, Field, Hook, Match, Protocol, Rule, Ruleset, Statement, Step,
-    Table, Test,
+    Table, Test, state,
 };
 use crate::model::{Direction, Family};
 
@@ -64,6 +64,37 @@ pub fn redirectors(
         }
     }
     found
+}
+
+/// The first rule that drops packets which conntrack calls INVALID, for being that: itself, or in a chain of its own.
+#[must_use]
+pub fn drops_invalid(rules: &Ruleset) -> Option<String> {
+    let asks = |rule: &Rule| {
+        rule.statements.iter().any(|statement| match statement {
+            Statement::When(Match {
+                negated: false,
+                test: Test::Bits { field, any },
+            }) => *field == Field::CtState && *any == state::INVALID,
+            _ => false,
+        })
+    };
+    let drops = |rule: &Rule, table: &Table| {
+        rule.statements.iter().any(|statement| match statement {
+            Statement::Do(Action::Drop | Action::Reject) => true,
+            Statement::Do(Action::Jump(to) | Action::Goto(to)) => {
+                let chain = to.index.and_then(|index| table.chains.get(index));
+                let mut rules = chain.into_iter().flat_map(|chain| &chain.rules);
+                rules
+                    .any(|rule| matches!(rule.statements.as_slice(), [Statement::Do(Action::Drop)]))
+            }
+            _ => false,
+        })
+    };
+    rules.tables.iter().find_map(|table| {
+        let mut all = table.chains.iter().flat_map(|chain| &chain.rules);
+        let found = all.find(|rule| asks(rule) && drops(rule, table))?;
+        Some(found.text.clone())
+    })
 }
 
 /// Chains of the family with rules in them that nothing leads to, in the order of the rule set.
@@ -246,6 +277,27 @@ mod tests {
         redirectors(rules, direction, Family::Ipv4, Protocol::Tcp)
             .iter()
             .any(|r| r.reached && r.sends_to(port))
+    }
+
+    #[test]
+    fn who_drops_what_is_invalid_is_found_also_behind_a_chain() {
+        let found = |rules: &str| {
+            let text =
+                format!("*mangle\n:PREROUTING ACCEPT [0:0]\n:GONE - [0:0]\n{rules}\nCOMMIT\n");
+            drops_invalid(&read(&text))
+        };
+        let invalid = "-A PREROUTING -m conntrack --ctstate INVALID";
+        assert!(found(&format!("{invalid} -j DROP")).is_some());
+        assert!(found(&format!("{invalid} -j GONE\n-A GONE -j DROP")).is_some());
+        for other in [
+            format!("{invalid} -j GONE\n-A GONE -p udp -j DROP"),
+            format!("{invalid} -j ACCEPT"),
+            "-A PREROUTING -m conntrack --ctstate INVALID,NEW -j DROP".to_owned(),
+            "-A PREROUTING -m conntrack ! --ctstate INVALID -j DROP".to_owned(),
+            "-A PREROUTING -p tcp -j DROP".to_owned(),
+        ] {
+            assert_eq!(found(&other), None, "{other}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) use status::nobody;
 pub(super) use stuck::{
     Queues, given_to_nobody, queue, refused_capture, signal_sample, signalled_refusal,
 };
-pub(super) use tables::full;
+pub(super) use tables::{full, invalid};
 pub(super) use text::render;
 pub(super) use throttle::{SYMPTOMS as OF_THROTTLING, settle as settle_throttled};
 

@@ -109,6 +109,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         Code::StuckControlPlane => super::control::summary(case, &pod, &to),
         Code::FailEphemeralPorts => super::ports::summary(case, &pod, &to),
         Code::FailConntrackFull => super::tables::summary(case, &pod),
+        Code::FailInvalidPackets => super::tables::invalid_summary(case, &pod),
         Code::SidecarThrottled => super::throttle::summary(case, &pod),
         Code::StuckAcceptQueue
         | Code::StuckUnread
@@ -325,6 +326,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::StuckUpstreamReset
         | Code::FailEphemeralPorts
         | Code::FailConntrackFull
+        | Code::FailInvalidPackets
         | Code::StuckAppRefused
         | Code::FailNetfilterDrop
         | Code::StuckUnread
