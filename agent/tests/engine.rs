@@ -12,6 +12,8 @@ mod kit;
 mod any;
 #[path = "engine/bypass.rs"]
 mod bypass;
+#[path = "engine/collide.rs"]
+mod collide;
 #[path = "engine/control.rs"]
 mod control;
 #[path = "engine/datagrams.rs"]

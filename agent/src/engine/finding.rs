@@ -87,6 +87,7 @@ codes! {
     FailNetfilterDrop = "fail-netfilter-drop", Warning;
     FailConntrackFull = "fail-conntrack-full", Critical;
     FailInvalidPackets = "fail-invalid-packets", Critical;
+    FailTupleCollision = "fail-tuple-collision", Warning;
     FailEphemeralPorts = "fail-ephemeral-ports", Critical;
     AgentDegraded = "agent-degraded", Warning;
     AgentOverload = "agent-overload", Warning;

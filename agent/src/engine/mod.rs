@@ -8,6 +8,7 @@ mod accepts;
 mod binding;
 mod blame;
 mod board;
+mod collide;
 mod consult;
 mod control;
 mod datagrams;

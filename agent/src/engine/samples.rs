@@ -129,5 +129,6 @@ impl Engine {
         );
         self.known.streams.hang(netns, hangs.by_stage());
         self.look_for_severed(pod, netns);
+        self.look_for_collisions(pod, netns);
     }
 }

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::{
     Reason,
+    collide::Collisions,
     control::Control,
     facts::View,
     resets::Resets,
@@ -86,6 +87,8 @@ pub(super) struct Watch {
     pub(super) turned_away: TurnedAway,
     /// Connections inside the pod whose ends no longer hear each other.
     pub(super) severed: Severed,
+    /// New connections that an old socket stands in the way of.
+    pub(super) collisions: Collisions,
     /// The control plane.
     pub(super) control: Control,
     /// Destinations that reset the proxy.

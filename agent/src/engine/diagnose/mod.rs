@@ -9,6 +9,7 @@
 mod agent;
 mod ambient;
 mod bypass;
+mod collide;
 mod control;
 mod datagram;
 mod hang;
@@ -30,6 +31,7 @@ use std::net::SocketAddr;
 
 pub(super) use agent::{attributed, coverage, overload, unattributed};
 pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
+pub(super) use collide::collide;
 pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
 pub(super) use hang::hangs;
 pub(super) use lost::{Place, Stop, hang_sample, stopped, upstream_hangs, upstream_resets};

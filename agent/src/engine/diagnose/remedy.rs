@@ -66,6 +66,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         Code::StuckControlPlane => super::control::remedy(case, &proxy(scene)),
         Code::FailEphemeralPorts => super::ports::remedy(top.first().map(|(to, _)| *to)),
         Code::FailConntrackFull => super::tables::remedy(case),
+        Code::FailTupleCollision => super::collide::remedy(&proxy(scene)),
         Code::FailInvalidPackets => super::tables::invalid_remedy(case),
         Code::SidecarThrottled => super::throttle::remedy(case, &proxy(scene)),
         Code::StuckAcceptQueue

@@ -46,6 +46,7 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::StuckUpstreamSilent
         | Code::StuckNoUpstream
         | Code::FailInvalidPackets
+        | Code::FailTupleCollision
         | Code::StuckHalfClosed => Some(case.first),
         // A rule of the node may have refused it.
         Code::StuckUpstreamRefused => {

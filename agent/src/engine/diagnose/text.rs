@@ -110,6 +110,7 @@ fn summary(case: &Case, entry: Option<&PodEntry>) -> String {
         Code::FailEphemeralPorts => super::ports::summary(case, &pod, &to),
         Code::FailConntrackFull => super::tables::summary(case, &pod),
         Code::FailInvalidPackets => super::tables::invalid_summary(case, &pod),
+        Code::FailTupleCollision => super::collide::summary(case, &pod, &n),
         Code::SidecarThrottled => super::throttle::summary(case, &pod),
         Code::StuckAcceptQueue
         | Code::StuckUnread
@@ -327,6 +328,7 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::FailEphemeralPorts
         | Code::FailConntrackFull
         | Code::FailInvalidPackets
+        | Code::FailTupleCollision
         | Code::StuckAppRefused
         | Code::FailNetfilterDrop
         | Code::StuckUnread
