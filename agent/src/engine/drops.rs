@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{Code, directory::PodId, machine::Engine};
 use crate::model::{Direction, LostPackets, NetnsId, Owner, Part, PodKey, Time, Workload};
 
-/// Pods watched at the same time; their addresses have room in the kernel's map.
+/// Pods watched at the same time for each kind of suspicion; their addresses have room in the kernel's map.
 const MAX_WATCHED: usize = 4;
 /// A pod is watched for so long: the SYNs of a connection sent for the second to fifth time…
 const WATCH_US: u64 = 15_000_000;
@@ -64,9 +64,20 @@ struct Kind {
     why: String,
 }
 
+/// Why a pod is watched. Neither takes the other's room: a node where many destinations are silent would not see what
+/// its pods are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspicion {
+    /// What it sends is not answered.
+    Unanswered,
+    /// Its rules give what comes in to nobody.
+    Given,
+}
+
 #[derive(Debug)]
 struct Watched {
     address: IpAddr,
+    why: Suspicion,
     since: Time,
     kinds: BTreeMap<Kind, u64>,
     /// Answers of a destination that it sent again, by destination.
@@ -83,14 +94,25 @@ pub(super) struct Drops {
 }
 
 impl Drops {
-    /// A pod is not answered: watches its address, if there is room and it was not just watched.
+    /// What a pod sends is not answered: watches its address.
     pub(super) fn suspect(&mut self, at: Time, pod: PodId, address: IpAddr) {
+        self.watch(at, pod, address, Suspicion::Unanswered);
+    }
+
+    /// A pod's rules give what comes in to nobody: watches its address.
+    pub(super) fn suspect_given(&mut self, at: Time, pod: PodId, address: IpAddr) {
+        self.watch(at, pod, address, Suspicion::Given);
+    }
+
+    /// If there is room, and it was not just watched.
+    fn watch(&mut self, at: Time, pod: PodId, address: IpAddr, why: Suspicion) {
         if let Some(watched) = self.by.get(&pod)
             && at.micros_since(watched.since) < AGAIN_US
         {
             return;
         }
-        if self.watching(at).count() >= MAX_WATCHED || self.by.len() >= MAX_KNOWN {
+        let same = self.watched(at).filter(|watched| watched.why == why);
+        if same.count() >= MAX_WATCHED || self.by.len() >= MAX_KNOWN {
             self.by
                 .retain(|_, old| at.micros_since(old.since) < AGAIN_US);
             self.refused = self.refused.saturating_add(1);
@@ -100,6 +122,7 @@ impl Drops {
             pod,
             Watched {
                 address,
+                why,
                 since: at,
                 kinds: BTreeMap::new(),
                 resent: BTreeMap::new(),
@@ -107,10 +130,9 @@ impl Drops {
         );
     }
 
-    fn watching(&self, at: Time) -> impl Iterator<Item = IpAddr> {
-        let now = self.by.values();
-        now.filter(move |watched| at.micros_since(watched.since) < WATCH_US)
-            .map(|watched| watched.address)
+    fn watched(&self, at: Time) -> impl Iterator<Item = &Watched> {
+        let all = self.by.values();
+        all.filter(move |watched| at.micros_since(watched.since) < WATCH_US)
     }
 
     fn pod_of(&self, address: IpAddr) -> Option<PodId> {
@@ -154,7 +176,10 @@ impl Engine {
     /// told last.
     pub fn next_watched(&mut self) -> Option<BTreeSet<IpAddr>> {
         let drops = &mut self.known.drops;
-        let now: BTreeSet<IpAddr> = drops.watching(self.now).collect();
+        let now: BTreeSet<IpAddr> = drops
+            .watched(self.now)
+            .map(|watched| watched.address)
+            .collect();
         if now == drops.told {
             return None;
         }

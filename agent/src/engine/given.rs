@@ -81,7 +81,7 @@ impl Engine {
             let address = own.iter().find(deserted).copied();
             let drops: &mut Drops = &mut self.known.drops;
             if let Some(address) = address {
-                drops.suspect(now, pod, address);
+                drops.suspect_given(now, pod, address);
             }
         }
     }

@@ -108,6 +108,35 @@ fn what_the_kernel_drops_tells_of_peers_elsewhere() {
 }
 
 #[test]
+fn silent_destinations_of_others_leave_room_for_what_is_given_to_nobody() {
+    let mut node = given();
+    for n in 0..6_u8 {
+        let (uid, container_id, netns_id) = (
+            format!("uid-s{n}"),
+            format!("c-s{n}"),
+            NetnsId(400 + u32::from(n)),
+        );
+        let (address, cgroup_id) = (format!("10.0.1.{n}"), CgroupId(40 + u64::from(n)));
+        let app = vec![container("curl", ContainerKind::Main, &container_id)];
+        node.change(Change::Pod(Box::new(pod(&uid, &uid, &[&address], app))));
+        node.change(netns(netns_id, &[&address]));
+        node.change(cgroup(cgroup_id, &uid, &container_id, netns_id));
+        let dials = EdgeKey {
+            owner: owner(netns_id, cgroup_id, 0),
+            local: ip(&address),
+            ..out(APP, 0, "192.0.2.1:443", Arrival::Nowhere)
+        };
+        node.signal(stalled(dials, 1));
+    }
+    assert_eq!(node.engine.next_watched().map(|all| all.len()), Some(4));
+    node.listeners(&NOBODY);
+    node.give(Input::Stats(AgentStats::default()));
+    let watched = node.engine.next_watched().unwrap_or_default();
+    assert_eq!(watched.len(), 5);
+    assert!(watched.contains(&ip("10.0.0.5")), "{watched:?}");
+}
+
+#[test]
 fn rules_that_redirect_need_no_watch() {
     let mut node = crate::live_rules::with(crate::live_rules::WHOLE);
     node.listeners(&NOBODY);
