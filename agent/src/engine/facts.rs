@@ -66,9 +66,15 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
             path_in(key, intent, local),
         ),
     };
-    let expectation = match (expectation, pod.interface(key.local)) {
-        // The address is one of the interface by which the connection goes.
-        (Expectation::Captured { port }, Some(name)) if !local => match intent.interface(name) {
+    // The address is one of the interface by which the connection goes.
+    let interface = pod.interface(key.local).filter(|_| !local);
+    let rerouted = is_rerouted(key, intent, interface);
+    let expectation = match (expectation, interface) {
+        // Before every list.
+        _ if rerouted => Expectation::Captured {
+            port: intent.outbound_port,
+        },
+        (Expectation::Captured { port }, Some(name)) => match intent.interface(name) {
             Some(by) => Expectation::Exempt { by },
             None => Expectation::Captured { port },
         },
@@ -83,7 +89,8 @@ pub(super) fn look(key: &EdgeKey, pod: &PodEntry, container: Option<u16>, own: &
         party,
         expected,
         path,
-        mesh_port: is_mesh_port(key, intent),
+        mesh_port: is_mesh_port(key, intent)
+            && !(rerouted && key.local_port == intent.outbound_port),
         source,
         family: Family::of(key.remote.ip()),
     }
@@ -113,6 +120,14 @@ pub(super) fn accepts(key: &EdgeKey, view: &View, intent: Option<&Intent>) -> Ac
         _ if view.party == Party::Proxy => Accepts::Proxy,
         _ => Accepts::App,
     }
+}
+
+/// Whether it came in by an interface behind which is a virtual machine, whose connections are captured as if the pod had
+/// made them.
+fn is_rerouted(key: &EdgeKey, intent: &Intent, interface: Option<&str>) -> bool {
+    key.direction == Direction::Inbound
+        && intent.outbound_port != intent.inbound_port
+        && intent.inbound_port_by(interface) == intent.outbound_port
 }
 
 fn is_mesh_init(pod: &PodEntry, intent: &Intent, container: Option<u16>) -> bool {

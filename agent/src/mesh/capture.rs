@@ -53,6 +53,8 @@ pub(super) struct Rules {
     pub local: LocalScope,
     /// Interfaces that are left alone, both ways.
     pub exclude_interfaces: Sourced<Vec<String>>,
+    /// Interfaces behind which is a virtual machine: what comes in by them is captured as what the pod sends.
+    pub reroute_interfaces: Sourced<Vec<String>>,
     /// How name resolution is captured, if it is.
     pub dns: Option<DnsCapture>,
 }
@@ -168,13 +170,14 @@ impl Rules {
     /// name that begins so.
     pub(super) fn interface(&self, name: &str) -> Option<Exemption> {
         let names = &self.exclude_interfaces;
-        let covers = |listed: &String| match listed.strip_suffix('+') {
-            Some(start) => name.starts_with(start),
-            None => name == listed,
-        };
-        names.value.iter().any(covers).then(|| Exemption::Listed {
+        covers(&names.value, name).then(|| Exemption::Listed {
             source: names.source.clone(),
         })
+    }
+
+    /// Whether what comes in by this interface is captured as what the pod sends.
+    pub(super) fn reroutes(&self, name: &str) -> bool {
+        covers(&self.reroute_interfaces.value, name)
     }
 
     /// Which port captures a connection to `to`, if it must be captured.
@@ -238,6 +241,14 @@ pub(super) fn expectation(exempt: Option<Exemption>, port: u16) -> Expectation {
         Some(by) => Expectation::Exempt { by },
         None => Expectation::Captured { port },
     }
+}
+
+/// Whether one of the listed names is this one, or is `x+` and how it begins.
+fn covers(listed: &[String], name: &str) -> bool {
+    listed.iter().any(|listed| match listed.strip_suffix('+') {
+        Some(start) => name.starts_with(start),
+        None => name == listed,
+    })
 }
 
 /// Loopback in the kernel's sense: the address of an interface of this namespace, or the

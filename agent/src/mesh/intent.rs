@@ -196,6 +196,16 @@ impl Intent {
         self.rules.interface(name)
     }
 
+    /// The port that captures what comes in by this interface.
+    #[must_use]
+    pub fn inbound_port_by(&self, interface: Option<&str>) -> u16 {
+        if interface.is_some_and(|name| self.rules.reroutes(name)) {
+            self.outbound_port
+        } else {
+            self.inbound_port
+        }
+    }
+
     /// What must happen to a connection that `from` opens to the pod's port `port`.
     #[must_use]
     pub fn inbound(&self, from: IpAddr, port: u16, own: &[IpAddr]) -> Expectation {

@@ -278,6 +278,9 @@ fn rules(profile: &Profile, reader: &mut Reader, init: Option<&Container>) -> Ru
         exclude_interfaces: reader
             .get(Setting::ExcludeInterfaces, parse_names)
             .unwrap_or_default(),
+        reroute_interfaces: reader
+            .get(Setting::RerouteInterfaces, parse_names)
+            .unwrap_or_default(),
         dns,
     }
 }

@@ -2,7 +2,7 @@
 
 use sidestep::{
     engine::{Code, Verdict},
-    model::{Arrival, CgroupId, NetnsId, Owner},
+    model::{Arrival, CgroupId, EdgeKey, NetnsId, Owner},
 };
 
 use crate::kit::*;
@@ -120,10 +120,15 @@ fn pods_without_a_mesh_and_the_host_are_silent() {
 
 /// The meshed pod with a second network that its spec excludes.
 fn with_second_network(excluded: &str) -> Node {
+    with_interfaces("traffic.sidecar.istio.io/excludeInterfaces", excluded)
+}
+
+/// The meshed pod with a second network, of which an annotation speaks.
+fn with_interfaces(annotation: &str, names: &str) -> Node {
     let mut node = Node::running();
     let mut pod = crate::kit::meshed();
-    let key = "traffic.sidecar.istio.io/excludeInterfaces".to_owned();
-    pod.annotations.insert(key, excluded.to_owned());
+    pod.annotations
+        .insert(annotation.to_owned(), names.to_owned());
     node.change(sidestep::engine::Change::Pod(Box::new(pod)));
     node.change(sidestep::engine::Change::Netns {
         netns: crate::kit::MESHED,
@@ -164,4 +169,34 @@ fn an_excluded_interface_excuses_no_other() {
     node.keep(9, &[delta(direct, established(2))]);
     assert!(!node.told().contains(&Code::BypassExcluded));
     assert_eq!(node.engine.board().pods[0].bypassed, 18);
+}
+
+/// A connection of a virtual machine behind the second network.
+fn of_the_machine(cgroup: CgroupId, uid: u32, port: u16) -> EdgeKey {
+    let mut inside = crate::kit::into(cgroup, uid, port, "192.168.77.2");
+    inside.local = ip("192.168.77.1");
+    inside
+}
+
+#[test]
+fn what_a_virtual_machine_sends_is_captured_where_the_pods_own_is() {
+    for annotation in [
+        "traffic.sidecar.istio.io/kubevirtInterfaces",
+        "istio.io/reroute-virtual-interfaces",
+    ] {
+        let mut node = with_interfaces(annotation, "net1");
+        let taken = of_the_machine(PROXY, PROXY_UID, 15001);
+        node.keep(9, &[delta(taken, established(2))]);
+        assert_eq!(node.told(), [], "{annotation}");
+        let board = node.engine.board();
+        assert_eq!((board.pods[0].intercepted, board.pods[0].bypassed), (18, 0));
+        let let_in = of_the_machine(APP, 1000, 8080);
+        node.keep(9, &[delta(let_in, established(2))]);
+        node.only(Code::BypassInboundDirect);
+    }
+    // Without it the port for outbound connections is the proxy's own business.
+    let mut node = with_interfaces("traffic.sidecar.istio.io/excludeInterfaces", "net2");
+    let taken = of_the_machine(PROXY, PROXY_UID, 15001);
+    node.keep(9, &[delta(taken, established(2))]);
+    assert_eq!(node.engine.board().pods[0].intercepted, 0);
 }

@@ -79,7 +79,7 @@ impl Question<'_> {
                 Expectation::Captured { port } => port,
                 Expectation::Exempt { .. } => self.intent.outbound_port,
             },
-            Direction::Inbound => self.intent.inbound_port,
+            Direction::Inbound => self.intent.inbound_port_by(self.interface),
         }
     }
 
