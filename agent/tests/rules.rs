@@ -1,7 +1,7 @@
 //! Golden rule sets: what the tools really print for the rules of every mesh, and where connections must go under them.
 //!
 //! One folder per rule set. `legacy4.save`, `legacy6.save`, `nft4.save`, `nft6.save` and `nft.json` are the tools' output,
-//! untouched; `expect.txt` has one connection per line, with the outcome and the rule that must be named for it. Both
+//! untouched, and `ipset.save` what is in the sets that they name; `expect.txt` has one connection per line, with the outcome and the rule that must be named for it. Both
 //! iptables backends must agree. A new mesh adds a folder, no code.
 
 #![expect(
@@ -25,7 +25,10 @@ use std::{
 
 use sidestep::{
     model::Family,
-    rules::{Backend, Connection, Interface, Protocol, Ruleset, evaluate, parse_nft, parse_save},
+    rules::{
+        Backend, Connection, Interface, IpSets, Protocol, Ruleset, evaluate, parse_nft,
+        parse_save_with,
+    },
 };
 
 fn folders() -> Vec<PathBuf> {
@@ -43,14 +46,15 @@ fn folders() -> Vec<PathBuf> {
 fn read(folder: &Path, backend: Backend) -> Option<Ruleset> {
     let mut rules = Ruleset::default();
     let file = |name: &str| fs::read_to_string(folder.join(name)).ok();
+    let sets = file("ipset.save").unwrap_or_default();
     let saved = |name: &str, rules: &mut Ruleset| {
-        for (family, number) in [(Family::Ipv4, 4), (Family::Ipv6, 6)] {
-            parse_save(
-                &file(&format!("{name}{number}.save"))?,
-                backend,
-                family,
-                rules,
-            );
+        let files = [(Family::Ipv4, 4), (Family::Ipv6, 6)]
+            .map(|(family, number)| Some((family, file(&format!("{name}{number}.save"))?)));
+        let files: Vec<(Family, String)> = files.into_iter().collect::<Option<_>>()?;
+        let texts: Vec<&str> = files.iter().map(|(_, text)| text.as_str()).collect();
+        let mut sets = IpSets::read(&sets, &texts);
+        for (family, text) in &files {
+            parse_save_with(text, backend, *family, &mut sets, rules);
         }
         Some(())
     };

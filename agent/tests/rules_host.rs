@@ -11,12 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kit::{Netns, PATIENCE, REDIRECT, Reader, part, script, shown};
+use kit::{Netns, PATIENCE, REDIRECT, Reader, kept_by, part, script, shown};
 use sidestep::{
     engine::RulesSource,
-    model::RulesBackend,
     node::rules::{Options, Tools},
-    rules::{Backend, Ruleset, parse_save},
+    rules::{Ruleset, parse_save},
 };
 
 const EMPTY: [&str; 5] = ["empty"; 5];
@@ -33,14 +32,11 @@ fn every_kind_is_read_as_it_is_installed() {
     pod.exec("nft add rule inet mine out tcp dport 4143 counter accept");
     let mut reader = Reader::real();
     let reading = reader.reading(&pod, ["complete"; 5]);
-    for source in RulesSource::ALL {
+    for source in RulesSource::RULES {
         if source == RulesSource::Nft {
             continue;
         }
-        let backend = match source.kept_by() {
-            RulesBackend::Legacy => Backend::Legacy,
-            RulesBackend::Nft => Backend::Nft,
-        };
+        let backend = kept_by(source);
         let mut expected = Ruleset::default();
         let text = pod.exec(source.program());
         parse_save(&text, backend, source.family().unwrap(), &mut expected);
@@ -59,6 +55,51 @@ fn every_kind_is_read_as_it_is_installed() {
         "{:?}",
         reading.ruleset.problems
     );
+}
+
+#[test]
+fn sets_are_read_where_a_rule_names_one() {
+    let pod = Netns::new("sets");
+    pod.exec("ipset create leaves hash:net");
+    pod.exec("ipset add leaves 10.9.0.0/16");
+    pod.exec("iptables-nft -t nat -A OUTPUT -p tcp -j RETURN");
+    let mut reader = Reader::real();
+    let none = ["empty", "empty", "complete", "empty", "empty"];
+    reader.reading(&pod, none);
+    pod.exec("iptables-nft -t nat -A OUTPUT -m set --match-set leaves dst -j RETURN");
+    pod.exec("iptables-legacy -t nat -A OUTPUT -m set --match-set leaves dst -j RETURN");
+    reader.node.rules_changed(pod.id());
+    let all = [
+        "complete", "empty", "complete", "empty", "empty", "complete",
+    ];
+    let reading = reader.reading(&pod, all);
+    let text = shown(&reading);
+    assert_eq!(text.matches("10.9.255.255").count(), 2, "{text}");
+    // No generation of the kernel tells of this.
+    pod.exec("ipset add leaves 10.11.0.0/16");
+    reader.node.rules_changed(pod.id());
+    reader.until("the new element", |reader| {
+        (reader.last(pod.id())).is_some_and(|last| shown(last).contains("10.11.255.255"))
+    });
+}
+
+#[test]
+fn a_set_that_cannot_be_read_leaves_the_rules_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let fails = script(&dir, "fails", "echo no >&2; exit 1");
+    let tools = Tools::find(&[(RulesSource::Ipset, fails)]).unwrap();
+    let pod = Netns::new("nosets");
+    pod.exec("ipset create leaves hash:net");
+    pod.exec("iptables-nft -t nat -A OUTPUT -m set --match-set leaves dst -j RETURN");
+    let mut reader = Reader::new(Options {
+        tools,
+        ..Options::default()
+    });
+    let failed = ["empty", "empty", "complete", "empty", "empty", "failed"];
+    let reading = reader.reading(&pod, failed);
+    assert!(reading.is_complete());
+    assert!(shown(&reading).contains("what is in the set `leaves` is not known"));
+    reader.until("trouble", |reader| !reader.troubles.is_empty());
 }
 
 #[test]

@@ -27,6 +27,7 @@ impl Install {
     pub(crate) fn program(&self) -> &'static [&'static str] {
         match (self.backend, self.family) {
             (Backend::Native, _) => &["nft", "-f", "-"],
+            (Backend::Ipset, _) => &["ipset", "restore"],
             (Backend::Route, Family::Ipv4) => &["ip", "-4", "-batch", "-"],
             (Backend::Route, Family::Ipv6) => &["ip", "-6", "-batch", "-"],
             (Backend::Legacy, Family::Ipv4) => &["iptables-legacy-restore", "--noflush"],
@@ -88,7 +89,7 @@ pub(crate) fn of_node(scenario: &Scenario) -> Result<Vec<Install>> {
             .context("rules of the node need a `text`")?;
         let own = [scenario.family];
         let mut families = rules.families.as_deref().unwrap_or(&own);
-        if backend == Backend::Native {
+        if backend.is_for_both() {
             families = families.get(..1).unwrap_or_default();
         }
         for &family in families {
@@ -112,7 +113,7 @@ pub(crate) fn one(
     let mut all = Vec::new();
     let backend = rules.backend.unwrap_or(scenario.backend);
     let mut families = rules.families.as_deref().unwrap_or(families);
-    if backend == Backend::Native {
+    if backend.is_for_both() {
         // One text is for all families.
         families = families.get(..1).unwrap_or_default();
     }
@@ -130,6 +131,13 @@ pub(crate) fn one(
         });
     }
     Ok(all)
+}
+
+impl Backend {
+    /// One text is for both families.
+    fn is_for_both(self) -> bool {
+        matches!(self, Self::Native | Self::Ipset)
+    }
 }
 
 impl Mesh {
@@ -151,6 +159,7 @@ fn builtin(set: &str, backend: Backend, family: Family) -> Result<&'static str> 
             format!("there is no rule set `{set}` of nft's own: use istio, istio-tproxy or ambient, or give the `text`")
         });
     }
+    ensure!(backend != Backend::Ipset, "sets of ipset need a `text`");
     if backend == Backend::Route {
         return template::routes(set, family).with_context(|| {
             format!("the rule set `{set}` has no routes: use istio-tproxy, or give the `text`")

@@ -21,7 +21,8 @@ use nix::{
 use sidestep::{
     model::{Direction, Family},
     rules::{
-        Backend, Connection, Interface, Outcome, Protocol, Ruleset, evaluate, parse_nft, parse_save,
+        Backend, Connection, Interface, IpSets, Outcome, Protocol, Ruleset, evaluate, parse_nft,
+        parse_save_with,
     },
 };
 use socket2::{Domain, Socket, Type};
@@ -131,15 +132,17 @@ impl World {
     /// Reads the rules back as an agent would.
     fn rules(&self) -> Ruleset {
         let mut rules = Ruleset::default();
+        let mut texts = Vec::new();
         for (tool, family) in [("iptables", Family::Ipv4), ("ip6tables", Family::Ipv6)] {
             for (name, backend) in [("legacy", Backend::Legacy), ("nft", Backend::Nft)] {
-                parse_save(
-                    &self.output(&format!("{tool}-{name}-save")),
-                    backend,
-                    family,
-                    &mut rules,
-                );
+                texts.push((family, backend, self.output(&format!("{tool}-{name}-save"))));
             }
+        }
+        let saved = self.output("ipset save");
+        let named: Vec<&str> = texts.iter().map(|(_, _, text)| text.as_str()).collect();
+        let mut sets = IpSets::read(&saved, &named);
+        for (family, backend, text) in &texts {
+            parse_save_with(text, *backend, *family, &mut sets, &mut rules);
         }
         parse_nft(&self.output("nft -j list ruleset"), &mut rules).unwrap();
         rules
@@ -254,21 +257,22 @@ fn installs(folder: &Path) -> Vec<Vec<String>> {
     if !folder.join("legacy4.save").exists() {
         return vec![vec![format!("nft -j -f {}", file("nft.json".to_owned()))]];
     }
+    let sets = file("ipset.save".to_owned());
+    // None are none.
+    let sets = format!("sh -c '! test -e {sets} || ipset restore -file {sets}'");
     let restore = |backend: &str| {
         let one = |tool: &str, number: u8| {
             let file = file(format!("{backend}{number}.save"));
             format!("{tool}-{backend}-restore {file}")
         };
-        vec![one("iptables", 4), one("ip6tables", 6)]
+        vec![sets.clone(), one("iptables", 4), one("ip6tables", 6)]
     };
     vec![restore("legacy"), restore("nft")]
 }
 
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent/tests/rules");
-    let all = fs::read_dir(root)
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
+    let all = (fs::read_dir(root).unwrap()).map(|entry| entry.unwrap().path());
     // Those of strangers ask for what this world does not have: several interfaces, chances, sets.
     let mut all: Vec<PathBuf> = all
         .filter(|path| {
@@ -287,10 +291,8 @@ fn connections_arrive_where_the_evaluation_says() {
     for folder in folders() {
         let lines = fs::read_to_string(folder.join("expect.txt")).unwrap();
         let connections: Vec<Connection> = lines.lines().filter_map(connection).collect();
-        let mut ports: Vec<u16> = connections
-            .iter()
-            .map(|connection| connection.destination.port())
-            .collect();
+        let ports = connections.iter().map(|one| one.destination.port());
+        let mut ports: Vec<u16> = ports.collect();
         ports.sort_unstable();
         ports.dedup();
         for commands in installs(&folder) {

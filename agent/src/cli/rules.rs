@@ -34,6 +34,10 @@ pub struct RulesOptions {
     #[arg(long, env = "SIDESTEP_NFT", value_name = "PATH")]
     pub nft: Option<PathBuf>,
 
+    /// Program that prints sets of ipset, where rules name some.
+    #[arg(long, env = "SIDESTEP_IPSET", value_name = "PATH")]
+    pub ipset: Option<PathBuf>,
+
     /// Seconds between two readings of a pod's rules that nothing asked for.
     ///
     /// Where the kernel does not tell of changes they are looked at every 5 seconds. Either grows
@@ -55,6 +59,7 @@ impl RulesOptions {
             &self.iptables_nft_save,
             &self.ip6tables_nft_save,
             &self.nft,
+            &self.ipset,
         ];
         let all = RulesSource::ALL.into_iter().zip(given);
         all.filter_map(|(source, path)| Some((source, path.clone()?)))

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Family, NetnsId, RulesBackend},
+    model::{Family, NetnsId},
     rules::Ruleset,
 };
 
@@ -24,16 +24,27 @@ pub enum RulesSource {
     Ip6tablesNft,
     /// nftables' own, of all families.
     Nft,
+    /// Sets of ipset that rules of the others name: no rules of its own.
+    Ipset,
 }
 
 impl RulesSource {
-    /// All, in the order in which they are read.
-    pub const ALL: [Self; 5] = [
+    /// Those of rules, in the order in which they are read.
+    pub const RULES: [Self; 5] = [
         Self::IptablesLegacy,
         Self::Ip6tablesLegacy,
         Self::IptablesNft,
         Self::Ip6tablesNft,
         Self::Nft,
+    ];
+    /// All, in the order in which they are read.
+    pub const ALL: [Self; 6] = [
+        Self::IptablesLegacy,
+        Self::Ip6tablesLegacy,
+        Self::IptablesNft,
+        Self::Ip6tablesNft,
+        Self::Nft,
+        Self::Ipset,
     ];
 
     /// The program that prints it.
@@ -45,6 +56,7 @@ impl RulesSource {
             Self::IptablesNft => "iptables-nft-save",
             Self::Ip6tablesNft => "ip6tables-nft-save",
             Self::Nft => "nft",
+            Self::Ipset => "ipset",
         }
     }
 
@@ -54,13 +66,10 @@ impl RulesSource {
         self as usize
     }
 
-    /// The part of the kernel that keeps it.
+    /// Whether it has rules: without a set, what asks about it is unknown, and no rule is missing.
     #[must_use]
-    pub const fn kept_by(self) -> RulesBackend {
-        match self {
-            Self::IptablesLegacy | Self::Ip6tablesLegacy => RulesBackend::Legacy,
-            Self::IptablesNft | Self::Ip6tablesNft | Self::Nft => RulesBackend::Nft,
-        }
+    pub const fn has_rules(self) -> bool {
+        !matches!(self, Self::Ipset)
     }
 
     /// The family it is about, `None` for all.
@@ -69,7 +78,7 @@ impl RulesSource {
         match self {
             Self::IptablesLegacy | Self::IptablesNft => Some(Family::Ipv4),
             Self::Ip6tablesLegacy | Self::Ip6tablesNft => Some(Family::Ipv6),
-            Self::Nft => None,
+            Self::Nft | Self::Ipset => None,
         }
     }
 }
@@ -134,7 +143,8 @@ impl RulesRead {
 pub struct RulesReading {
     /// The namespace.
     pub netns: NetnsId,
-    /// How each kind of rules was read, all of [`RulesSource::ALL`] in that order.
+    /// How each kind of rules was read, all of [`RulesSource::RULES`] in that order; behind them the sets, if a rule
+    /// names one.
     pub sources: Vec<(RulesSource, RulesRead)>,
     /// What was read.
     pub ruleset: Ruleset,
@@ -158,9 +168,11 @@ impl RulesReading {
         worst.map_or("empty", RulesRead::as_str)
     }
 
-    /// Whether everything there is in the namespace is known.
+    /// Whether all rules there are in the namespace are known.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.sources.iter().all(|(_, read)| read.is_known())
+        let known =
+            |(source, read): &(RulesSource, RulesRead)| !source.has_rules() || read.is_known();
+        self.sources.iter().all(known)
     }
 }

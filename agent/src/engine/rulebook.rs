@@ -61,7 +61,7 @@ impl Read {
     pub(super) fn is_known(&self, family: Family) -> bool {
         self.sources
             .iter()
-            .filter(|(source, _)| source.family().is_none_or(|f| f == family))
+            .filter(|(source, _)| source.has_rules() && source.family().is_none_or(|f| f == family))
             .all(|(_, read)| read.is_known())
     }
 }

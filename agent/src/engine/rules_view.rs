@@ -158,7 +158,7 @@ fn sources(row: &RulesRow) -> Vec<SourceView> {
             source: *source,
             program: source.program().to_owned(),
             result: read.as_str().to_owned(),
-            detail: live_in_words(read),
+            detail: live_in_words(*source, read),
         })
         .collect()
 }

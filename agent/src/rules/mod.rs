@@ -26,5 +26,5 @@ pub use ruleset::{
     MAX_TEXT, MarkOf, Policy, Problem, Rule, Ruleset, SetMark, Statement, Table, TableFamily,
     Target,
 };
-pub use save::parse_save;
+pub use save::{IpSets, parse_save, parse_save_with};
 pub use survey::{Redirector, Stray, drops_invalid, redirectors, strays};

@@ -49,7 +49,7 @@ pub(crate) fn reading_of(netns: NetnsId, texts: &[(Backend, Family, &str)]) -> I
     let read = |source| (source, RulesRead::Complete);
     Input::Rules(Box::new(RulesReading {
         netns,
-        sources: RulesSource::ALL.map(read).to_vec(),
+        sources: RulesSource::RULES.map(read).to_vec(),
         ruleset,
         took_us: 1,
     }))

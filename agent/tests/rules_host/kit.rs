@@ -135,8 +135,12 @@ impl Reader {
         self.readings.iter().rfind(|r| r.netns == netns)
     }
 
-    /// A reading of this namespace that has these results, in [`RulesSource::ALL`]'s order.
-    pub(crate) fn reading(&mut self, of: &Netns, expected: [&str; 5]) -> RulesReading {
+    /// A reading of this namespace that has these results, in [`RulesSource::RULES`]'s order.
+    pub(crate) fn reading<const N: usize>(
+        &mut self,
+        of: &Netns,
+        expected: [&str; N],
+    ) -> RulesReading {
         let netns = of.id();
         self.until(&format!("{expected:?}"), |reader| {
             reader.last(netns).is_some_and(|r| results(r) == expected)
@@ -149,15 +153,19 @@ pub(crate) fn results(reading: &RulesReading) -> Vec<&str> {
     reading.sources.iter().map(|(_, r)| r.as_str()).collect()
 }
 
+/// Who keeps the rules that a program prints.
+pub(crate) fn kept_by(source: RulesSource) -> Backend {
+    match source {
+        RulesSource::IptablesLegacy | RulesSource::Ip6tablesLegacy => Backend::Legacy,
+        RulesSource::IptablesNft | RulesSource::Ip6tablesNft => Backend::Nft,
+        RulesSource::Nft | RulesSource::Ipset => Backend::Native,
+    }
+}
+
 /// The part of a reading that came from one program.
 pub(crate) fn part(reading: &RulesReading, of: RulesSource) -> Ruleset {
     let tables = reading.ruleset.tables.iter().filter(|table| {
-        let backend = match of {
-            RulesSource::IptablesLegacy | RulesSource::Ip6tablesLegacy => Backend::Legacy,
-            RulesSource::IptablesNft | RulesSource::Ip6tablesNft => Backend::Nft,
-            RulesSource::Nft => Backend::Native,
-        };
-        table.backend == backend && of.family().is_none_or(|f| table.family.includes(f))
+        table.backend == kept_by(of) && of.family().is_none_or(|f| table.family.includes(f))
     });
     Ruleset {
         tables: tables.cloned().collect(),

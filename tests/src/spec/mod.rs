@@ -161,6 +161,8 @@ pub(crate) enum Backend {
     Native,
     /// `ip`: rules and routes that a set of rules needs beside it.
     Route,
+    /// `ipset`: sets that rules behind it name.
+    Ipset,
 }
 
 /// Address family.
@@ -207,6 +209,7 @@ impl fmt::Display for Backend {
             Self::Nft => "nft",
             Self::Native => "native",
             Self::Route => "route",
+            Self::Ipset => "ipset",
         })
     }
 }

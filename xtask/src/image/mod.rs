@@ -128,6 +128,7 @@ fn printers(files: &mut Files) -> Result<()> {
         "usr/sbin/xtables-legacy-multi",
         "usr/sbin/xtables-nft-multi",
         "usr/sbin/nft",
+        "usr/sbin/ipset",
     ])? {
         files.file(&path, &tools.root.join(&path))?;
     }

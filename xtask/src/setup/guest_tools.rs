@@ -17,12 +17,13 @@ use crate::cache::Manifest;
 use crate::process;
 
 /// What is asked for; apt adds what these depend on.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "busybox-static",
     "conntrack",
     // busybox's own shell runs its own `ip` and `modprobe`, whatever PATH says.
     "dash",
     "iproute2",
+    "ipset",
     "iptables",
     "kmod",
     "nftables",
@@ -32,7 +33,7 @@ const PACKAGES: [&str; 10] = [
 ];
 
 /// Programs of the guest beside busybox, each by its place in the packages.
-const PROGRAMS: [&str; 17] = [
+const PROGRAMS: [&str; 18] = [
     "bin/dash",
     "bin/ip",
     "bin/kmod",
@@ -46,6 +47,7 @@ const PROGRAMS: [&str; 17] = [
     "usr/sbin/conntrack",
     "usr/sbin/ip6tables-legacy",
     "usr/sbin/ip6tables-nft",
+    "usr/sbin/ipset",
     "usr/sbin/iptables-legacy",
     "usr/sbin/iptables-nft",
     "usr/sbin/nft",

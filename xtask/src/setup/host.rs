@@ -13,8 +13,9 @@ use super::{Context, Unavailable};
 use crate::process;
 
 /// Network tools and the Debian package each is in.
-const TOOLS: [(&str, &str); 4] = [
+const TOOLS: [(&str, &str); 5] = [
     ("ip", "iproute2"),
+    ("ipset", "ipset"),
     ("iptables-legacy", "iptables"),
     ("iptables-nft", "iptables"),
     ("nft", "nftables"),

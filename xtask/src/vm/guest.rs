@@ -27,7 +27,7 @@ const LOG_LINES: usize = 400;
 /// Modules of netfilter's two backends, both families, and veth: what a mesh's rules need; and what the agent asks for
 /// accept queues, which a real node loads by itself. A module that a kernel has
 /// built in is skipped by modprobe.
-pub(crate) const NETFILTER_MODULES: [&str; 34] = [
+pub(crate) const NETFILTER_MODULES: [&str; 40] = [
     "x_tables",
     "ip_tables",
     "ip6_tables",
@@ -44,6 +44,12 @@ pub(crate) const NETFILTER_MODULES: [&str; 34] = [
     "xt_comment",
     "xt_addrtype",
     "xt_set",
+    "ip_set_bitmap_ip",
+    "ip_set_bitmap_port",
+    "ip_set_hash_ip",
+    "ip_set_hash_ipport",
+    "ip_set_hash_net",
+    "ip_set_hash_netport",
     "iptable_nat",
     "iptable_filter",
     "iptable_mangle",

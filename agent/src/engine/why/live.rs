@@ -6,7 +6,7 @@
 
 use super::{Before, Connection, Known, Live, LiveRules, PodRow, RulesRow, Wanted, Way, wanted};
 use crate::{
-    engine::{RulesRead, explain},
+    engine::{RulesRead, RulesSource, explain},
     model::{Direction, Family},
     rules::{self, Outcome, Path, Protocol, Redirector, Ruleset},
 };
@@ -78,13 +78,16 @@ fn unread(row: &RulesRow, family: Family) -> Vec<String> {
         .iter()
         .filter(|(source, read)| source.family().is_none_or(|f| f == family) && !read.is_known());
     matters
-        .map(|(source, read)| format!("{}: {}", source.program(), in_words(read)))
+        .map(|(source, read)| format!("{}: {}", source.program(), in_words(*source, read)))
         .collect()
 }
 
 /// How a reading went, for people.
-pub(in crate::engine) fn in_words(read: &RulesRead) -> String {
+pub(in crate::engine) fn in_words(source: RulesSource, read: &RulesRead) -> String {
     match read {
+        RulesRead::NoTool if !source.has_rules() => {
+            "rules ask about sets, and there is no program on this node to read them".to_owned()
+        }
         RulesRead::Empty => "there are none".to_owned(),
         RulesRead::Complete => "read in full".to_owned(),
         RulesRead::NoTool => "there are rules, and no program on this node to read them".to_owned(),

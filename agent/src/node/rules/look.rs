@@ -22,8 +22,7 @@ use super::{
 };
 use crate::{
     engine::{RulesRead, RulesSource},
-    model::RulesBackend,
-    rules::{Backend, Ruleset, parse_nft, parse_save},
+    rules::{Backend, IpSets, Ruleset, parse_nft, parse_save_with},
 };
 
 /// How nft prints everything: as JSON, and without its counters, so that packets are no news.
@@ -66,23 +65,41 @@ pub(super) fn look(at: &Look<'_>) -> Found {
     let mut found = Found::default();
     legacy(at, &mut found);
     nftables(at, &mut found);
-    understand(&mut found);
+    let sets = sets(at, &mut found);
+    understand(&mut found, sets.as_deref());
     found.took_us = cpu_us(UsageWho::RUSAGE_THREAD)
         + cpu_us(UsageWho::RUSAGE_CHILDREN).saturating_sub(children);
     found
 }
 
+/// What is in the sets that rules name, if they do and it can be read.
+fn sets(at: &Look<'_>, found: &mut Found) -> Option<String> {
+    if found.unchanged || !found.texts.iter().any(|(_, text)| IpSets::asks(text)) {
+        return None;
+    }
+    // No generation tells of their changes.
+    found.generation = None;
+    let read = print(at, RulesSource::Ipset, &["save"], found);
+    let is_read = read == RulesRead::Complete;
+    found.sources.push((RulesSource::Ipset, read));
+    let text = found.texts.pop_if(|_| is_read);
+    text.map(|(_, text)| text)
+}
+
 /// Makes one rule set of what was printed.
-fn understand(found: &mut Found) {
-    for (source, text) in found.texts.drain(..) {
-        let backend = match source.kept_by() {
-            RulesBackend::Legacy => Backend::Legacy,
-            RulesBackend::Nft => Backend::Nft,
+fn understand(found: &mut Found, sets: Option<&str>) {
+    let texts = std::mem::take(&mut found.texts);
+    let rules: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+    let mut sets = sets.map_or_else(IpSets::default, |saved| IpSets::read(saved, &rules));
+    for (source, text) in &texts {
+        let backend = match source {
+            RulesSource::IptablesLegacy | RulesSource::Ip6tablesLegacy => Backend::Legacy,
+            _ => Backend::Nft,
         };
         if let Some(family) = source.family() {
-            parse_save(&text, backend, family, &mut found.ruleset);
-        } else if let Err(error) = parse_nft(&text, &mut found.ruleset) {
-            let read = found.sources.iter_mut().filter(|(one, _)| *one == source);
+            parse_save_with(text, backend, family, &mut sets, &mut found.ruleset);
+        } else if let Err(error) = parse_nft(text, &mut found.ruleset) {
+            let read = found.sources.iter_mut().filter(|(one, _)| one == source);
             read.for_each(|(_, read)| *read = RulesRead::Failed(error.to_string()));
             found.generation = None;
         }

@@ -67,6 +67,10 @@ pub(super) fn of(source: RulesSource, read: &RulesRead, limits: Limits) -> Optio
     let program = source.program();
     Some(match read {
         RulesRead::Empty | RulesRead::Complete => return None,
+        RulesRead::NoTool if !source.has_rules() => format!(
+            "a pod or the node has rules that ask about sets, and the agent has no {program}: what those rules do is not known. \
+             Install the package ipset where the agent runs, or name the program with --{program}"
+        ),
         RulesRead::NoTool => {
             let package = if source == RulesSource::Nft {
                 "nftables"

@@ -4,6 +4,7 @@
 //! was not named before) is read too, because people and tests write rules that way. A line that makes no sense becomes a
 //! problem *and*, if it was a rule, an unknown rule in its chain: a rule that is left out would be a lie about all later ones.
 
+mod ipset;
 pub(in crate::rules) mod numbers;
 pub(in crate::rules) mod options;
 mod rule;
@@ -15,13 +16,28 @@ use super::ruleset::{
     Ruleset, Statement, Table, TableFamily, shorten,
 };
 use crate::model::Family;
+pub use ipset::IpSets;
 
 /// Reads the output of one save program into the rule set. The tables it has replace native ones of the same family and
 /// name: those are how `nft` shows what `iptables-nft` keeps.
+///
+/// Nothing is known of ipset's sets: what depends on their content is unknown.
 pub fn parse_save(text: &str, backend: Backend, family: Family, into: &mut Ruleset) {
+    parse_save_with(text, backend, family, &mut IpSets::default(), into);
+}
+
+/// The same, with the content of the sets that the rules name.
+pub fn parse_save_with(
+    text: &str,
+    backend: Backend,
+    family: Family,
+    sets: &mut IpSets<'_>,
+    into: &mut Ruleset,
+) {
     let mut reader = Reader {
         backend,
         family,
+        sets,
         table: None,
         chains: 0,
         rules: 0,
@@ -33,9 +49,10 @@ pub fn parse_save(text: &str, backend: Backend, family: Family, into: &mut Rules
     reader.finish_table();
 }
 
-struct Reader<'a> {
+struct Reader<'a, 't> {
     backend: Backend,
     family: Family,
+    sets: &'a mut IpSets<'t>,
     table: Option<Open>,
     chains: usize,
     rules: usize,
@@ -48,7 +65,7 @@ struct Open {
     places: std::collections::HashMap<String, usize>,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn line(&mut self, number: usize, line: &str) {
         let result = match line.as_bytes().first() {
             None | Some(b'#') => Ok(()),
@@ -146,7 +163,7 @@ impl Reader<'_> {
             let cut = format!("only the first {MAX_RULES} rules are read");
             return self.cut(name, cut);
         }
-        let parsed = rule::parse(words, self.family);
+        let parsed = rule::parse(words, self.family, self.sets);
         let chain = self.chain(name)?;
         let (statements, packets, problem) = match parsed {
             Ok(parsed) => (parsed.statements, packets.or(parsed.packets), None),

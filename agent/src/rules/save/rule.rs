@@ -4,8 +4,8 @@
 //! where two modules share a name does the last `-m` decide. A module that is not known is an unknown condition.
 
 use super::super::matching::{Field, Match, Name, Test, listener};
-use super::super::ruleset::{Action, Statement};
-use super::{numbers, options, target};
+use super::super::ruleset::{Action, Statement, shorten};
+use super::{ipset::IpSets, numbers, options, target};
 use crate::model::Family;
 
 /// What a rule's words say.
@@ -15,8 +15,9 @@ pub(super) struct Parsed {
     pub(super) packets: Option<u64>,
 }
 
-struct Reader<'a> {
+struct Reader<'a, 's, 't> {
     family: Family,
+    sets: &'s mut IpSets<'t>,
     module: &'a str,
     matches: Vec<Match>,
     target: Option<(&'a str, bool)>,
@@ -27,9 +28,14 @@ struct Reader<'a> {
 }
 
 /// Reads what comes after the chain's name.
-pub(super) fn parse(words: &[&str], family: Family) -> Result<Parsed, String> {
+pub(super) fn parse(
+    words: &[&str],
+    family: Family,
+    sets: &mut IpSets<'_>,
+) -> Result<Parsed, String> {
     let mut reader = Reader {
         family,
+        sets,
         module: "",
         matches: Vec::new(),
         target: None,
@@ -71,7 +77,7 @@ fn values(option: &str, words: &[&str]) -> usize {
         .unwrap_or(words.len())
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'a, '_, '_> {
     fn option(&mut self, negated: bool, name: &'a str, values: &[&'a str]) -> Result<(), String> {
         let one = || match values {
             [one] => Ok(*one),
@@ -142,7 +148,11 @@ impl<'a> Reader<'a> {
             self.any_group();
             return Ok(());
         }
-        if self.of_last_match(name, values) {
+        if (self.module, name) == ("set", "--match-set") {
+            self.match_set(negated, values);
+            return Ok(());
+        }
+        if self.of_last_match(name) {
             return Ok(());
         }
         match options::read(self.module, name, values) {
@@ -158,8 +168,17 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    fn match_set(&mut self, negated: bool, values: &[&str]) {
+        let test = match values {
+            [name, sides] => self.sets.test(name, sides),
+            _ => Err("`--match-set` names no set".to_owned()),
+        };
+        let test = test.unwrap_or_else(|what| Test::Unknown(shorten(&what)));
+        self.matches.push(Match { negated, test });
+    }
+
     /// Options that say more about the match of their module.
-    fn of_last_match(&mut self, name: &str, values: &[&str]) -> bool {
+    fn of_last_match(&mut self, name: &str) -> bool {
         match (self.module, name) {
             ("rpfilter", "--invert") => {
                 let last = self.matches.last_mut();
@@ -173,11 +192,14 @@ impl<'a> Reader<'a> {
             }
             ("recent", "--name" | "--rsource" | "--rdest" | "--mask" | "--seconds") => {}
             ("recent", "--hitcount" | "--reap" | "--rttl") => {}
-            ("set", "--match-set") => {
-                let set = values.first().unwrap_or(&"");
-                let what = format!("what is in the set `{set}` is not known");
-                self.matches.push(Match::unknown(what));
+            ("set", "--return-nomatch") => {
+                let last = self.matches.last_mut();
+                let what = "what a set says of its exceptions is not known";
+                last.into_iter()
+                    .for_each(|last| *last = Match::unknown(what));
             }
+            // What the set counts changes nothing of what it holds.
+            ("set", "--update-counters" | "--update-subcounters") => {}
             ("socket", "--nowildcard") => {
                 let any = listener::AT_ADDRESS | listener::ANYWHERE;
                 let found = (self.matches.iter_mut()).rfind(|m| m.is_about(Field::Listener));
