@@ -84,6 +84,10 @@ impl Streams {
         let old = |asked: &Time| at.micros_since(*asked) >= ASK_US;
         if self.asked.len() >= MAX_NAMESPACES {
             self.asked.retain(|_, asked| !old(asked));
+            if self.asked.len() >= MAX_NAMESPACES {
+                self.refused = self.refused.saturating_add(1);
+                return;
+            }
         }
         if self.asked.get(&netns).is_none_or(old) {
             self.asked.insert(netns, at);
