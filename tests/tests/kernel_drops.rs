@@ -19,6 +19,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     process::{Child, Command},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -30,6 +31,9 @@ use sidestep::{
 
 /// Time for one SYN that is not answered, and not for a second one.
 const ONE_SYN: Duration = Duration::from_millis(500);
+
+/// Time to read the kernel's names, also where CPU is short.
+const NAMES: Duration = Duration::from_secs(20);
 
 /// What this process has attached is looked at: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -54,6 +58,18 @@ fn drop_syns(world: &World, side: char, rule: &str) {
 
 fn lost(world: &mut World) -> Vec<LostPackets> {
     world.probes.as_mut().unwrap().lost_packets().unwrap()
+}
+
+/// What is told once its names were read, which takes a while the first time.
+fn told(world: &mut World) -> Vec<LostPackets> {
+    let until = Instant::now() + NAMES;
+    loop {
+        let found = lost(world);
+        if !found.is_empty() || Instant::now() > until {
+            return found;
+        }
+        thread::sleep(ONE_SYN / 10);
+    }
 }
 
 /// Whether it says that a rule dropped it, in whichever way this kernel can.
@@ -103,7 +119,7 @@ fn a_dropped_syn_is_told_by_its_reason_and_only_while_it_is_watched() {
     assert_eq!(attached(own).len(), 1);
     for (to, from) in [(at(SERVER, 81), CLIENT), (at(SERVER6, 81), CLIENT6)] {
         dial(to);
-        let found = lost(&mut world);
+        let found = told(&mut world);
         let syn = found.iter().find(|l| l.part == Part::Syn && l.remote == to);
         let syn = syn.unwrap_or_else(|| panic!("{to}: {found:?}"));
         assert!(by_netfilter(syn), "{syn:?}");
@@ -125,7 +141,7 @@ fn a_dropped_syn_is_told_by_its_reason_and_only_while_it_is_watched() {
     let watched = addresses(&[SERVER]);
     world.probes.as_mut().unwrap().watch_drops(&watched);
     dial(at(SERVER, 81));
-    let found = lost(&mut world);
+    let found = told(&mut world);
     let syn = found
         .iter()
         .find(|l| l.part == Part::Syn && by_netfilter(l));
@@ -150,7 +166,7 @@ fn an_answer_that_is_lost_is_told_from_both_sides() {
     let to = at(SERVER, 82);
     let end = Duration::from_millis(3_500);
     assert!(TcpStream::connect_timeout(&to, end).is_err());
-    let found = lost(&mut world);
+    let found = told(&mut world);
     let answers = found
         .iter()
         .filter(|l| l.part == Part::SynAck && l.remote == to);
@@ -183,7 +199,7 @@ fn a_healthy_connection_shows_no_drops_of_its_handshake() {
     for _ in 0..20 {
         drop(TcpStream::connect_timeout(&at(SERVER, 83), Duration::from_secs(5)).unwrap());
     }
-    let found = lost(&mut world);
+    let found = told(&mut world);
     assert!(found.iter().all(|l| l.part == Part::Later), "{found:?}");
 }
 

@@ -4,7 +4,8 @@
 //! state. Whether it works here is found out at start by attaching it for a moment. Reasons
 //! are numbers whose meaning differs between kernels: their names come from the running one's
 //! types, read when the first is needed. Where there are no reasons the function says it, and its name
-//! is in the kernel's list of symbols.
+//! is in the kernel's list of symbols. Both are long: a thread of its own reads them, and what was dropped
+//! waits for its names. Where CPU is short that takes seconds, in which nothing else may be late.
 //!
 //! Its link is a descriptor of this process: when the agent ends, however it does, it is detached.
 
@@ -12,7 +13,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead as _, BufReader},
+    mem,
     net::IpAddr,
+    thread::{self, JoinHandle},
 };
 
 use aya::{
@@ -49,6 +52,15 @@ pub(super) struct Drops {
     watched: BTreeSet<IpAddr>,
     reasons: Option<BTreeMap<u32, String>>,
     functions: BTreeMap<u64, Option<String>>,
+    reading: Option<JoinHandle<Names>>,
+    /// What waits for its names.
+    unnamed: Vec<(DropKey, u64)>,
+}
+
+/// What a thread reads: reasons, if they were asked for, and functions.
+struct Names {
+    reasons: Option<BTreeMap<u32, String>>,
+    functions: BTreeMap<u64, Option<String>>,
 }
 
 impl Drops {
@@ -70,6 +82,8 @@ impl Drops {
             watched: BTreeSet::new(),
             reasons: None,
             functions: BTreeMap::new(),
+            reading: None,
+            unnamed: Vec::new(),
         }
     }
 
@@ -117,7 +131,7 @@ impl Drops {
     /// # Errors
     /// [`ProbeError`] if the map cannot be read.
     pub(super) fn take(&mut self, ebpf: &mut Ebpf) -> Result<Vec<LostPackets>, ProbeError> {
-        if self.link.is_none() && self.watched.is_empty() {
+        if self.link.is_none() && self.watched.is_empty() && self.unnamed.is_empty() {
             return Ok(Vec::new());
         }
         let failed = |reason: String| ProbeError::Object { reason };
@@ -126,7 +140,7 @@ impl Drops {
         let mut map: HashMap<&mut MapData, [u8; KEY], u64> =
             map.try_into().map_err(|e| failed(chain(&e)))?;
         let keys: Vec<[u8; KEY]> = map.keys().filter_map(Result::ok).collect();
-        let mut found = Vec::with_capacity(keys.len());
+        let mut found = mem::take(&mut self.unnamed);
         for bytes in keys {
             let count = map.get(&bytes, 0).unwrap_or_default();
             // Counted between the two calls: at most a packet or two.
@@ -135,24 +149,36 @@ impl Drops {
                 found.push((key, count));
             }
         }
-        self.name(&found);
+        if !self.are_named(&found) {
+            self.unnamed = found;
+            return Ok(Vec::new());
+        }
         Ok(found.iter().map(|(key, n)| self.decode(key, *n)).collect())
     }
 
-    /// Finds the names that are not known yet.
-    fn name(&mut self, found: &[(DropKey, u64)]) {
-        if self.reasons.is_none() && found.iter().any(|(key, _)| key.reason != 0) {
-            let names = Types::kernel().map(|types| types.values(REASONS));
-            self.reasons = Some(names.unwrap_or_default());
-            super::sys::give_back_memory();
+    /// Whether all names are known, as far as they can be; what is not is read meanwhile.
+    fn are_named(&mut self, found: &[(DropKey, u64)]) -> bool {
+        if let Some(read) = self.reading.take_if(|reading| reading.is_finished()) {
+            // Nobody asks again for what could not be read.
+            let names = read.join().unwrap_or_else(|_| Names::none(found));
+            self.reasons = self.reasons.take().or(names.reasons);
+            self.functions.extend(names.functions);
         }
-        let unknown = |(key, _): &(DropKey, u64)| {
-            (!self.functions.contains_key(&key.location)).then_some(key.location)
-        };
-        let unknown: BTreeSet<u64> = found.iter().filter_map(unknown).collect();
-        if !unknown.is_empty() && self.functions.len() < MAX_FUNCTIONS {
-            self.functions.extend(functions(&unknown));
+        if self.reading.is_some() {
+            return false;
         }
+        let reasons = self.reasons.is_none() && found.iter().any(|(key, _)| key.reason != 0);
+        let is_known = |place: &u64| self.functions.contains_key(place);
+        let places = found.iter().map(|(key, _)| key.location);
+        let unknown: BTreeSet<u64> = places.filter(|place| !is_known(place)).collect();
+        if !reasons && (unknown.is_empty() || self.functions.len() >= MAX_FUNCTIONS) {
+            return true;
+        }
+        let read = move || Names::read(reasons, &unknown);
+        let thread = thread::Builder::new().name("names".to_owned());
+        self.reading = thread.spawn(read).ok();
+        // Better unnamed than never.
+        self.reading.is_none()
     }
 
     fn decode(&self, key: &DropKey, packets: u64) -> LostPackets {
@@ -194,6 +220,25 @@ impl Drops {
     }
 }
 
+impl Names {
+    fn read(reasons: bool, places: &BTreeSet<u64>) -> Self {
+        let of_kernel = || Types::kernel().map(|types| types.values(REASONS));
+        let names = Self {
+            reasons: reasons.then(|| of_kernel().unwrap_or_default()),
+            functions: functions(places),
+        };
+        super::sys::give_back_memory();
+        names
+    }
+
+    fn none(found: &[(DropKey, u64)]) -> Self {
+        Self {
+            reasons: Some(BTreeMap::new()),
+            functions: found.iter().map(|(key, _)| (key.location, None)).collect(),
+        }
+    }
+}
+
 fn load_program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint, String> {
     let program = raw_tracepoint(ebpf, name)?;
     program.load().map_err(|error| chain(&error))?;
@@ -228,6 +273,9 @@ fn words(address: IpAddr) -> [u32; 4] {
 fn functions(places: &BTreeSet<u64>) -> BTreeMap<u64, Option<String>> {
     let mut nearest: BTreeMap<u64, (u64, Option<String>)> =
         places.iter().map(|place| (*place, (0, None))).collect();
+    if places.is_empty() {
+        return BTreeMap::new();
+    }
     let file = File::open("/proc/kallsyms").map(BufReader::new);
     for line in file
         .into_iter()
