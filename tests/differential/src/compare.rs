@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use sidestep::{
     model,
-    rules::{self, Backend, Connection, Interface, Outcome, Path, Protocol, Ruleset},
+    rules::{self, Backend, Connection, Interface, IpSets, Outcome, Path, Protocol, Ruleset},
 };
 
 use crate::{
@@ -149,9 +149,17 @@ pub(crate) fn case(world: &World, case: &Case, count: &Count) -> Result<()> {
         Family::Four => model::Family::Ipv4,
         Family::Six => model::Family::Ipv6,
     };
+    let sets = match case.dialect {
+        Dialect::Legacy | Dialect::Nft if IpSets::asks(&printed) => world.sets()?,
+        _ => String::new(),
+    };
+    let mut sets = IpSets::read(&sets, &[&printed]);
+    let mut saved = |backend, rules: &mut Ruleset| {
+        rules::parse_save_with(&printed, backend, family, &mut sets, rules);
+    };
     match case.dialect {
-        Dialect::Legacy => rules::parse_save(&printed, Backend::Legacy, family, &mut rules),
-        Dialect::Nft => rules::parse_save(&printed, Backend::Nft, family, &mut rules),
+        Dialect::Legacy => saved(Backend::Legacy, &mut rules),
+        Dialect::Nft => saved(Backend::Nft, &mut rules),
         Dialect::Native => rules::parse_nft(&printed, &mut rules)?,
     }
     // Only these tell a connection's first packet from its later ones, of which nothing is claimed.

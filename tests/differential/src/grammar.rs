@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
+use crate::sets::{Asked, asked};
+
 /// Ports that services listen on, on both sides.
 pub(crate) const SERVICES: &[u16] = &[53, 80, 443, 8080, 9090, 15008, 15020, 15021];
 /// Ports that proxies listen on, in the pod.
@@ -82,6 +84,8 @@ pub(crate) enum What {
     New,
     /// Somebody listens where the packet goes: at that address, or anywhere. Only what comes in is asked.
     Listener { anywhere: bool },
+    /// Something of the packet is in a set.
+    Set(Asked),
 }
 
 /// What a rule does.
@@ -346,6 +350,7 @@ const fn kind(what: &What) -> u8 {
         What::Connmark(..) => 8,
         What::New => 9,
         What::Listener { .. } => 10,
+        What::Set(_) => 11,
     }
 }
 
@@ -376,6 +381,7 @@ fn what(family: Family, side: Side) -> BoxedStrategy<What> {
         1 => (select(MARKS), select(MASKS)).prop_map(|(v, m)| What::Mark(v & m, m)),
         1 => (select(MARKS), select(MASKS)).prop_map(|(v, m)| What::Connmark(v & m, m)),
         1 => Just(What::New),
+        2 => asked().prop_map(What::Set),
     ];
     match side {
         Side::Inbound => prop_oneof![

@@ -10,6 +10,7 @@ mod dial;
 mod grammar;
 mod native;
 mod save;
+mod sets;
 mod world;
 
 use std::{

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use crate::{
     grammar::{Condition, Family, Rule, Rules, Side, Table, Then, What, nets},
     save::leads_to,
+    sets,
 };
 
 /// A script that makes one table per part.
@@ -93,6 +94,7 @@ fn when(condition: &Condition, family: Family, side: Side) -> String {
         What::Mark(value, mask) => masked("meta mark", condition.not, *value, *mask),
         What::Connmark(value, mask) => masked("ct mark", condition.not, *value, *mask),
         What::New => format!("ct state {not}new"),
+        What::Set(asked) => sets::native(*asked, not, family),
         What::Listener { anywhere } => format!("socket wildcard {not}{}", u8::from(*anywhere)),
     }
 }

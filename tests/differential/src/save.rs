@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use crate::grammar::{Condition, Family, Rule, Rules, Side, Table, Then, What, nets};
+use crate::sets;
 
 /// The whole input of one restore.
 pub(crate) fn text(rules: &Rules, family: Family, side: Side) -> String {
@@ -95,6 +96,7 @@ fn when(condition: &Condition, family: Family, side: Side) -> String {
         What::Mark(value, mask) => format!("-m mark {not}--mark {value:#x}/{mask:#x}"),
         What::Connmark(value, mask) => format!("-m connmark {not}--mark {value:#x}/{mask:#x}"),
         What::New => format!("-m conntrack {not}--ctstate NEW"),
+        What::Set(asked) => sets::saved(*asked, not, family),
         // There is no `not` for the match itself.
         What::Listener { anywhere: true } => "-m socket --nowildcard".to_owned(),
         What::Listener { anywhere: false } => "-m socket".to_owned(),

@@ -25,6 +25,7 @@ use nix::{
 use socket2::{Domain, Socket, Type};
 
 use crate::grammar::{CAPTURES, Dialect, Family, SERVICES, Side, destinations};
+use crate::sets;
 
 #[path = "../../reaper.rs"]
 mod reaper;
@@ -106,6 +107,7 @@ impl World {
             ip(&format!("-n {pod} {four} route add {net} via {via}"))?;
             ip(&format!("-n {peer} {four} route add local {net} dev lo"))?;
         }
+        world.run(Command::new("ipset").arg("restore"), sets::CONTENT)?;
         for place in [Place::Pod, Place::Peer] {
             let listeners = world.listen(place)?;
             world.listeners.push(listeners);
@@ -187,6 +189,11 @@ impl World {
                 .run(Command::new("nft").args(["flush", "ruleset"]), "")
                 .map(drop),
         }
+    }
+
+    /// What is in the sets.
+    pub(crate) fn sets(&self) -> Result<String> {
+        self.run(Command::new("ipset").arg("save"), "")
     }
 
     /// What the tools print of the rules that are there now.
