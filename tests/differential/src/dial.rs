@@ -27,7 +27,7 @@ pub(crate) enum Seen {
     Refused,
     /// Nothing came back.
     Silent,
-    /// Connected, and nothing came back then: rules may let the first packet pass and not the next.
+    /// Connected, and nothing or a reset came back then: rules may let the first packet pass and not the next.
     Mute,
 }
 
@@ -45,6 +45,9 @@ pub(crate) fn dial(to: SocketAddr, from: SocketAddr, uid: u32, gid: u32) -> Resu
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
             | ErrorKind::PermissionDenied => Ok(Seen::Refused),
+            // What answers the first packet with a reset refuses. This one came after an answer: over loopback the next
+            // packet is sent, and rejected, before connect(2) returns.
+            ErrorKind::ConnectionReset => Ok(Seen::Mute),
             _ => Err(error).with_context(|| format!("connecting to {to}")),
         },
     }
@@ -66,7 +69,12 @@ fn answer(mut stream: TcpStream) -> Result<Seen> {
     let mut text = String::new();
     match stream.read_to_string(&mut text) {
         Ok(_) => {}
-        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::TimedOut | ErrorKind::WouldBlock | ErrorKind::ConnectionReset
+            ) =>
+        {
             return Ok(Seen::Mute);
         }
         Err(error) => return Err(error).context("connected, and nobody said who it is"),
