@@ -119,6 +119,7 @@ impl Target {
                 };
                 for pair in sources.chunks(2) {
                     let parts = pair.iter().filter_map(|name| part(name, saved(name)));
+                    let parts = parts.chain(part("ipset", read("ipset.save")));
                     seeds.push(parts.collect::<Vec<_>>().concat());
                 }
                 seeds.extend(part("json", read("nft.json")));

@@ -6,9 +6,9 @@
 use sidestep::{
     model::{Direction, Family},
     rules::{
-        Backend, Connection, Interface, MAX_CHAINS, MAX_PROBLEMS, MAX_RULES, MAX_TABLES, MAX_TEXT,
-        Outcome, Protocol, Ruleset, evaluate as path_of, parse_nft, parse_save, redirectors,
-        strays,
+        Backend, Connection, Interface, IpSets, MAX_CHAINS, MAX_PROBLEMS, MAX_RULES, MAX_TABLES,
+        MAX_TEXT, Outcome, Protocol, Ruleset, evaluate as path_of, parse_nft, parse_save,
+        parse_save_with, redirectors, strays,
     },
 };
 
@@ -46,18 +46,28 @@ pub fn nft(data: &[u8]) {
     bounded(&rules);
 }
 
-/// Lines that begin with `%` say what follows: `%legacy4`, `%nft6`, …, or `%json`.
+/// Lines that begin with `%` say what follows: `%legacy4`, `%nft6`, …, `%json`, or `%ipset` for the sets that rules name.
 pub fn evaluate(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let mut rules = Ruleset::default();
-    for part in text.split("\n%").take(8) {
+    let parts = text.split("\n%").take(8).map(|part| {
         let (name, part) = part.split_once('\n').unwrap_or((part, ""));
-        let name = name.trim_start_matches('%');
-        if name == "json" {
+        (name.trim_start_matches('%'), part)
+    });
+    let parts: Vec<(&str, &str)> = parts.collect();
+    let of = |name: &'static str| parts.iter().filter(move |part| part.0 == name);
+    let saved = SAVED.iter().flat_map(|(name, ..)| of(name));
+    let saved: Vec<&str> = saved.map(|part| part.1).collect();
+    let mut sets = IpSets::default();
+    for (_, text) in of("ipset") {
+        sets = IpSets::read(text, &saved);
+    }
+    let mut rules = Ruleset::default();
+    for (name, part) in &parts {
+        if *name == "json" {
             let _ = parse_nft(part, &mut rules);
         }
-        for (_, backend, family) in SAVED.iter().filter(|(saved, ..)| *saved == name) {
-            parse_save(part, *backend, *family, &mut rules);
+        for (_, backend, family) in SAVED.iter().filter(|(saved, ..)| saved == name) {
+            parse_save_with(part, *backend, *family, &mut sets, &mut rules);
         }
     }
     bounded(&rules);
