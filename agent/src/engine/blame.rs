@@ -341,7 +341,7 @@ impl Engine {
             connection.is_none_or(|connection| self.stopped_in(pod, &connection).is_some())
         });
         if !stops {
-            self.close_stop(pod);
+            self.resolve(pod, Code::FailNetfilterDrop);
         }
     }
 

@@ -10,10 +10,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::{
-    Code, diagnose, directory::PodId, findings::Case, machine::Engine, streams::Page,
-    surroundings::Surroundings,
-};
+use super::{Code, diagnose, directory::PodId, machine::Engine, streams::Page};
 use crate::{
     mesh::Intent,
     model::{NetnsId, Stream, StreamState},
@@ -43,9 +40,7 @@ pub(super) struct Collisions {
 
 fn collisions(page: &Page, intent: &Intent) -> BTreeMap<(u64, u64), Collision> {
     let is_old = |one: &&Stream| {
-        let port = one.local.port();
-        one.state != StreamState::Dialling
-            && (port == intent.outbound_port || port == intent.inbound_port)
+        one.state != StreamState::Dialling && intent.is_capture_port(one.local.port())
     };
     let old = page.streams.iter().filter(is_old);
     let old: BTreeMap<SocketAddr, &Stream> = old.map(|one| (one.remote, one)).collect();
@@ -87,10 +82,7 @@ impl Engine {
         if !lasting.is_empty() {
             diagnose::collide(self.now, pod, &lasting, &mut self.findings);
         } else if over {
-            let surroundings = Surroundings::of(&self.known);
-            let render = |case: &Case| surroundings.render(case);
-            let code = Code::FailTupleCollision;
-            self.findings.resolve(self.now, Some(pod), code, &render);
+            self.resolve(pod, Code::FailTupleCollision);
         }
     }
 }

@@ -91,8 +91,7 @@ impl Engine {
         if let (Some(case), Some(page), Some(scene)) = (case, page, surroundings.scene(pod))
             && explain::captures_again(page, scene.intent, (&own, scene.ns), scene.entry, case)
         {
-            let render = |case: &Case| surroundings.render(case);
-            self.findings.resolve(self.now, Some(pod), code, &render);
+            self.resolve(pod, code);
         }
     }
 

@@ -229,7 +229,7 @@ fn queues(entry: &PodEntry, ns: &Namespace, intent: &Intent, board: &mut Board) 
         return;
     }
     for (addr, port, queue) in ns.queues() {
-        if port == intent.outbound_port || port == intent.inbound_port {
+        if intent.is_capture_port(port) {
             board.queues.push(QueueRow {
                 pod: entry.pod.key.clone(),
                 workload: entry.pod.workload.clone(),

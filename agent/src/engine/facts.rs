@@ -171,14 +171,10 @@ fn party_by_doubt(key: &EdgeKey, intent: &Intent) -> Party {
         // A transparent proxy runs as another uid, but with its gid.
         Direction::Inbound => {
             let gid = Some(key.owner.gid) == intent.proxy_gid;
-            uid || gid || is_capture_port(key.local_port, intent) || is_mesh_port(key, intent)
+            uid || gid || intent.is_capture_port(key.local_port) || is_mesh_port(key, intent)
         }
     };
     if proxy { Party::Proxy } else { Party::App }
-}
-
-fn is_capture_port(port: u16, intent: &Intent) -> bool {
-    port == intent.outbound_port || port == intent.inbound_port
 }
 
 /// Whether the port at this pod's end is the mesh's own business, not the app's.
@@ -186,8 +182,8 @@ fn is_mesh_port(key: &EdgeKey, intent: &Intent) -> bool {
     match key.direction {
         Direction::Outbound => {
             let port = key.remote.port();
-            let through = matches!(key.arrival, Arrival::Port(p) if is_capture_port(p, intent));
-            through || is_capture_port(port, intent) || intent.own_ports.contains(&port)
+            let through = matches!(key.arrival, Arrival::Port(p) if intent.is_capture_port(p));
+            through || intent.is_capture_port(port) || intent.own_ports.contains(&port)
         }
         Direction::Inbound => {
             key.local_port == intent.outbound_port || intent.own_ports.contains(&key.local_port)
@@ -210,7 +206,7 @@ fn path_unmeshed(key: &EdgeKey) -> Path {
 }
 
 fn path_out(key: &EdgeKey, intent: &Intent, local: bool) -> Path {
-    let proxys = |port: u16| is_capture_port(port, intent) || intent.own_ports.contains(&port);
+    let proxys = |port: u16| intent.is_capture_port(port) || intent.own_ports.contains(&port);
     // A hook rewrote the destination at connect(2): the socket itself asks for the proxy.
     let hooked = key.remote == SocketAddr::new(key.remote.ip(), intent.outbound_port)
         && key.remote.ip().is_loopback();

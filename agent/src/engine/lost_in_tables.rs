@@ -46,9 +46,7 @@ impl Engine {
                     return;
                 }
                 watch.unanswered.explain_anew();
-                let surroundings = Surroundings::of(&self.known);
-                let render = |case: &Case| surroundings.render(case);
-                self.findings.resolve(self.now, Some(pod), code, &render);
+                self.resolve(pod, code);
             }
         }
     }

@@ -9,7 +9,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Board, Config, Input, Output, diagnose, draw,
+    Board, Code, Config, Input, Output, diagnose,
+    directory::PodId,
+    draw,
     edges::Edges,
     findings::{Case, Findings},
     itself::Itself,
@@ -180,6 +182,13 @@ impl Engine {
             &ripe,
             &|case| surroundings.render(case),
         );
+    }
+
+    /// A pod's finding of this code is over.
+    pub(super) fn resolve(&mut self, pod: PodId, code: Code) {
+        let surroundings = Surroundings::of(&self.known);
+        let render = |case: &Case| surroundings.render(case);
+        self.findings.resolve(self.now, Some(pod), code, &render);
     }
 
     fn coverage(&mut self, coverage: Coverage) {

@@ -13,7 +13,6 @@ use super::{
     explain,
     findings::Case,
     machine::Engine,
-    surroundings::Surroundings,
     turned_away::READ_US,
 };
 use crate::{
@@ -150,7 +149,7 @@ impl Engine {
         };
         let all = case.destinations.most(ASKED);
         if !all.into_iter().any(|(to, _)| stops(to)) {
-            self.close_stop(pod);
+            self.resolve(pod, Code::FailNetfilterDrop);
         }
     }
 
@@ -161,19 +160,12 @@ impl Engine {
         };
         let all = case.destinations.most(ASKED);
         if all.into_iter().any(|(told, _)| told == to) {
-            self.close_stop(pod);
+            self.resolve(pod, Code::FailNetfilterDrop);
         }
     }
 
     fn node_case(&self, pod: PodId) -> Option<&Case> {
         let case = self.findings.get(pod, Code::FailNetfilterDrop)?;
         (case.is_current() && case.fact("place") == Some(Place::Node.as_str())).then_some(case)
-    }
-
-    pub(super) fn close_stop(&mut self, pod: PodId) {
-        let surroundings = Surroundings::of(&self.known);
-        let render = |case: &Case| surroundings.render(case);
-        self.findings
-            .resolve(self.now, Some(pod), Code::FailNetfilterDrop, &render);
     }
 }

@@ -121,11 +121,10 @@ impl Severed {
 
 /// The connections inside a pod that are severed.
 fn cuts(page: &Page, intent: &Intent, own: &[IpAddr]) -> Cuts {
-    let captures = |port: u16| port == intent.outbound_port || port == intent.inbound_port;
     let (mut ends, mut clients, mut accepted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for stream in &page.streams {
         ends.insert((stream.local, stream.remote), stream);
-        if captures(stream.local.port()) {
+        if intent.is_capture_port(stream.local.port()) {
             accepted.insert(stream.remote, stream);
         } else {
             clients.insert(stream.local, stream);
@@ -133,7 +132,7 @@ fn cuts(page: &Page, intent: &Intent, own: &[IpAddr]) -> Cuts {
     }
     let other_end = |one: &Stream| -> Option<&Stream> {
         let plain = ends.get(&(one.remote, one.local));
-        let redirected = if captures(one.local.port()) {
+        let redirected = if intent.is_capture_port(one.local.port()) {
             clients.get(&one.remote)
         } else {
             accepted.get(&one.local)
@@ -145,7 +144,7 @@ fn cuts(page: &Page, intent: &Intent, own: &[IpAddr]) -> Cuts {
         let other = other_end(stream);
         let has_read_all = other.is_some_and(|o| o.unread == 0 && o.state == StreamState::Open);
         if stream.unsent > 0 && stream.retransmits >= UNHEARD && has_read_all {
-            let app = if captures(stream.local.port()) {
+            let app = if intent.is_capture_port(stream.local.port()) {
                 other
             } else {
                 Some(stream)
@@ -154,7 +153,7 @@ fn cuts(page: &Page, intent: &Intent, own: &[IpAddr]) -> Cuts {
             cuts.unheard.insert(stream.cookie, (stream.retransmits, to));
         }
         let inside = own.contains(&stream.remote.ip());
-        let whole = page.left == 0 && stream.held && captures(stream.local.port());
+        let whole = page.left == 0 && stream.held && intent.is_capture_port(stream.local.port());
         if whole && inside && other.is_none() {
             cuts.alone.insert(stream.cookie);
         }
@@ -179,10 +178,7 @@ impl Engine {
             self.known.tables.ask(self.now, netns);
             self.known.rulebook.ask(self.now, netns);
         } else if was {
-            let surroundings = Surroundings::of(&self.known);
-            let render = |case: &Case| surroundings.render(case);
-            let code = Code::FailInvalidPackets;
-            self.findings.resolve(self.now, Some(pod), code, &render);
+            self.resolve(pod, Code::FailInvalidPackets);
         }
     }
 
@@ -209,13 +205,7 @@ impl Engine {
         let render = |case: &Case| surroundings.render(case);
         for symptom in [Code::StuckUpstreamSilent, Code::StuckNoUpstream] {
             let root = Code::FailInvalidPackets;
-            if self
-                .findings
-                .get(pod, symptom)
-                .is_some_and(Case::is_current)
-            {
-                self.findings.absorb(self.now, pod, root, symptom, &render);
-            }
+            self.findings.absorb(self.now, pod, root, symptom, &render);
         }
         self.findings.touched = true;
     }

@@ -159,10 +159,13 @@ impl Intent {
     #[must_use]
     pub fn has_port(&self, port: u16) -> bool {
         let dns = self.dns.as_ref().is_some_and(|dns| dns.port == port);
-        port == self.outbound_port
-            || port == self.inbound_port
-            || dns
-            || self.own_ports.contains(&port)
+        self.is_capture_port(port) || dns || self.own_ports.contains(&port)
+    }
+
+    /// Whether the proxy accepts captured connections there, of either direction.
+    #[must_use]
+    pub const fn is_capture_port(&self, port: u16) -> bool {
+        port == self.outbound_port || port == self.inbound_port
     }
 
     /// The same, for a process of this user: some settings leave users alone.

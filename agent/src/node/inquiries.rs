@@ -52,8 +52,8 @@ impl Inquiries {
                     }
                 }
                 Inquiry::Streams(netns) => {
-                    let asked: Vec<_> = places.iter().filter(|(id, _)| *id == netns).collect();
-                    let asked: Vec<_> = asked.into_iter().cloned().collect();
+                    let asked = places.iter().filter(|(id, _)| *id == netns);
+                    let asked: Vec<_> = asked.cloned().collect();
                     let (_, look) = enter::visit(&asked, |_| streams::connected()).pop()?;
                     let look = look.ok()?;
                     Input::Streams {
