@@ -57,7 +57,7 @@ pub(super) fn remedy(case: &Case, entry: Option<&PodEntry>, scene: Option<&Scene
         Code::BypassDns | Code::BypassQuic => datagram::remedy(case, entry, &container),
         Code::BypassSocketLb => super::rewrite::remedy(entry),
         Code::BypassAmbientLost => ambient::remedy(case, entry),
-        Code::BypassUnknown => "Compare the rules in the pod's network namespace (iptables-save, nft list ruleset) with what the mesh installs; if they look complete, record this (sidestep agent --record FILE) and report it.".to_owned(),
+        Code::BypassUnknown => unknown(case).to_owned(),
         Code::StuckNoListener => no_listener(case, scene),
         Code::StuckNotAccepting => format!(
             "Restart {}; it is alive but its event loop does not run. Before, take its thread dump and look at its CPU throttling and at its process state.",
@@ -103,6 +103,16 @@ fn proxy(scene: Option<&Scene<'_>>) -> String {
     scene
         .and_then(|s| s.intent.proxy_containers.first())
         .map_or_else(|| "the proxy".to_owned(), |c| format!("container {c}"))
+}
+
+fn unknown(case: &Case) -> &'static str {
+    if case.fact("rules_not_clear").is_some() {
+        return "Find out who wrote the rule that is named, and whether it is meant for this traffic: the mesh writes none with such a condition. Without it the pod's rules can be followed to their end.";
+    }
+    if case.fact("evaluation").is_some() {
+        return "Look for what decides before the rules are asked: connection tracking that knows these addresses and ports from before the rules (conntrack -L -p tcp in the pod's network namespace; conntrack -D -p tcp --state SYN_SENT forgets attempts that were never answered), or a program at the interface (tc filter show). If there is neither, record this (sidestep agent --record FILE) and report it.";
+    }
+    "Compare the rules in the pod's network namespace (iptables-save, nft list ruleset) with what the mesh installs; if they look complete, record this (sidestep agent --record FILE) and report it."
 }
 
 fn no_rules(entry: Option<&PodEntry>, scene: Option<&Scene<'_>>) -> String {

@@ -148,9 +148,12 @@ fn unknown(case: &Case, n: &str, pod: &str) -> String {
     if let Some(to) = case.fact("redirected_to") {
         return format!("{n} of {pod} were redirected to {to}");
     }
-    format!(
-        "{n} of {pod} went around the proxy although others of them were captured before; the reason was not found"
-    )
+    let why = match (case.fact("rules_not_clear"), case.fact("evaluation")) {
+        (Some(_), _) => "a rule has a condition that is not understood",
+        (None, Some(_)) => "its rules do not explain it",
+        (None, None) => "the reason was not found",
+    };
+    format!("{n} of {pod} went around the proxy although others were captured before; {why}")
 }
 
 pub(super) fn plural(n: u64, what: &str) -> String {
