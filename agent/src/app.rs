@@ -148,7 +148,8 @@ fn probe_fault(error: ProbeError) -> Fault {
     let (exit, to_do) = match error {
         ProbeError::NoPrivileges { .. } => (
             Exit::NoPrivileges,
-            "run as root, or give the agent CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE",
+            "run as root, or give the agent CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE; on Linux 5.10 \
+             CAP_SYS_RESOURCE, too (the chart's capabilities.addForOldKernels)",
         ),
         ProbeError::NoBtf { .. } | ProbeError::Field { .. } | ProbeError::Required { .. } => (
             Exit::Kernel,
