@@ -178,6 +178,11 @@ impl Agent {
             .with_context(|| format!("GET {path}"))
     }
 
+    /// How it sees the kernel: `/v1/coverage`.
+    pub(crate) fn coverage(&self) -> Result<Value> {
+        serde_json::from_str(&self.get("/v1/coverage")?).context("/v1/coverage is not JSON")
+    }
+
     /// All findings, open and resolved; of one namespace, without those about the agent itself, if it is named.
     pub(crate) fn findings(&self, namespace: Option<&str>) -> Result<Vec<Finding>> {
         let filter = namespace.map(|name| format!("?namespace={name}"));

@@ -186,15 +186,13 @@ pub(crate) fn attached(agent: &Agent, signals: &BTreeMap<String, String>) -> Res
     if signals.is_empty() {
         return Ok(());
     }
-    let text = agent.get("/v1/coverage")?;
-    let page: serde_json::Value =
-        serde_json::from_str(&text).context("/v1/coverage is not JSON")?;
+    let page = agent.coverage()?;
     let rows = page["coverage"]["signals"]
         .as_array()
         .context("no signals")?;
     for (signal, variant) in signals {
         let row = rows.iter().find(|row| row["signal"] == signal.as_str());
-        let row = row.ok_or_else(|| anyhow!("there is no signal {signal}: {text}"))?;
+        let row = row.ok_or_else(|| anyhow!("there is no signal {signal}: {page}"))?;
         ensure!(
             row["variant"] == variant.as_str(),
             "{signal} is not attached as {variant}: {row}"

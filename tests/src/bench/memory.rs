@@ -28,7 +28,8 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
     let (world, mut running) = full_node(session, &text(pods))?;
     servers(&world, &mut running)?;
     let agent = Agent::start(&world, recipe)?;
-    let idle = status_kib(agent.pid(), "VmRSS:")?;
+    let mib = |field: &str| Ok::<_, anyhow::Error>(status_kib(agent.pid(), field)? as f64 / 1024.0);
+    let (idle, start_peak) = (mib("VmRSS:")?, mib("VmHWM:")?);
     for pod in &world.pods {
         let place = process::place_in(pod, "app", None, None)?;
         for port in PORTS {
@@ -49,16 +50,18 @@ pub(super) fn measure(session: &Session, recipe: &Recipe, pods: u16) -> Result<V
     thread::sleep(REST);
     let spent = cpu_us(&world)?.saturating_sub(before);
     let at_rest = spent as f64 / 1e3 / start.elapsed().as_secs_f64();
-    let page: Value = serde_json::from_str(&agent.get("/v1/coverage")?).context("/v1/coverage")?;
+    let page = agent.coverage()?;
     let mut tables = page["kernel"]["maps"].as_array().into_iter().flatten();
     let edges = tables.find(|table| table[0] == "edges");
+    // What the kernel's traffic took, before anybody asked for pages.
+    let unasked = mib("VmHWM:")?;
     let _ = agent.get("/metrics")?;
     let _ = agent.get("/v1/edges")?;
-    let peak = status_kib(agent.pid(), "VmHWM:")?;
     Ok(json!({
         "pods": pods, "edges": edges.map(|table| table[1].clone()), "agent_ms_per_s_at_rest": at_rest,
-        "idle_mib": idle as f64 / 1024.0,
-        "peak_mib": peak as f64 / 1024.0, "rss_mib": status_kib(agent.pid(), "VmRSS:")? as f64 / 1024.0,
+        "idle_mib": idle, "start_peak_mib": start_peak, "unasked_peak_mib": unasked,
+        "peak_mib": mib("VmHWM:")?, "rss_mib": mib("VmRSS:")?,
+        "own_mib": mib("RssAnon:")?, "file_mib": mib("RssFile:")?, "shared_mib": mib("RssShmem:")?,
     }))
 }
 

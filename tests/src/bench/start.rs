@@ -57,8 +57,7 @@ fn until_read(
 ) -> Result<(f64, f64, u64)> {
     let agent = Agent::start(world, recipe)?;
     loop {
-        let page: Value =
-            serde_json::from_str(&agent.get("/v1/coverage")?).context("/v1/coverage")?;
+        let page = agent.coverage()?;
         let rules = &page["kernel"]["rules"];
         let reads = rules["reads"]["complete"].as_u64().unwrap_or(0);
         if reads >= pods {
