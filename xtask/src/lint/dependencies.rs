@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Component};
 use crate::{paths, process};
@@ -24,6 +24,9 @@ const NO_DATABASE: [&str; 2] = [
 pub(crate) fn check() -> Result<()> {
     let deny = setup::need(Component::CargoDeny)?;
     let workspace = paths::workspace();
+    for manifest in ["Cargo.toml", "agent-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
+        locked(&workspace.join(manifest))?;
+    }
     for manifest in ["Cargo.toml", "agent-ebpf/Cargo.toml"] {
         let manifest = workspace.join(manifest);
         process::output(
@@ -33,6 +36,16 @@ pub(crate) fn check() -> Result<()> {
         )?;
         advisories(&deny, &manifest)?;
     }
+    Ok(())
+}
+
+/// Ordinary builds renew a lock file that no longer holds, and say nothing; the fuzzer, built with it as it is, stops.
+fn locked(manifest: &Path) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["metadata", "--locked", "--format-version", "1"]);
+    command.arg("--manifest-path").arg(manifest);
+    process::output(&mut command)
+        .with_context(|| format!("the lock file beside {} must hold", manifest.display()))?;
     Ok(())
 }
 
