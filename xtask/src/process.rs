@@ -17,11 +17,20 @@ const TAIL_LINES: usize = 15;
 /// How often a command with a time limit is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Where a program is: `PATH` first, then the system folders that an ordinary user's `PATH` leaves out.
+/// System folders that an ordinary user's `PATH` leaves out, and those of programs that other programs start.
+const FOLDERS: [&str; 5] = [
+    "/usr/local/sbin",
+    "/usr/sbin",
+    "/sbin",
+    "/usr/libexec",
+    "/usr/lib/qemu",
+];
+
+/// Where a program is: in `PATH` first, then in the system's other folders.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(FOLDERS.map(PathBuf::from))
         .map(|dir| dir.join(program))
         .find(|candidate| is_executable(candidate))
 }

@@ -13,6 +13,8 @@ use nix::unistd::Pid;
 
 use super::place::CGROUP;
 
+/// Controllers of version 2 that a kubelet knows.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "hugetlb", "pids"];
 /// How long killed processes may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -57,10 +59,29 @@ pub(crate) fn enter() -> Result<()> {
             }
         }
     }
+    hand_down(unified)?;
     let leaf = unified.join("system");
     fs::create_dir_all(&leaf)?;
     fs::write(leaf.join("cgroup.procs"), std::process::id().to_string())
         .with_context(|| format!("cannot move into {}", leaf.display()))
+}
+
+/// In version 2 a cgroup has those controllers that the one above hands down to it; a kubelet wants all it knows. Where
+/// version 1 has them, there are none to hand down.
+fn hand_down(unified: &Path) -> Result<()> {
+    let Some(parent) = unified.parent() else {
+        return Ok(());
+    };
+    let there = fs::read_to_string(parent.join("cgroup.controllers"))?;
+    let given = fs::read_to_string(unified.join("cgroup.controllers"))?;
+    let has = |list: &str, name: &str| list.split_whitespace().any(|word| word == name);
+    for name in CONTROLLERS {
+        if has(&there, name) && !has(&given, name) {
+            fs::write(parent.join("cgroup.subtree_control"), format!("+{name}"))
+                .with_context(|| format!("cannot hand the controller {name} down"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends every process of the cluster, including the caller if it is one.
@@ -94,10 +115,9 @@ pub(crate) fn remove_all() -> Result<()> {
         dirs.reverse();
         for dir in dirs {
             // The kernel needs a moment to forget the last process.
-            let mut tries = 0;
+            let end = Instant::now() + GONE_WITHIN;
             while let Err(error) = fs::remove_dir(&dir) {
-                tries += 1;
-                if tries > 40 {
+                if Instant::now() >= end {
                     return Err(error).with_context(|| format!("cannot remove {}", dir.display()));
                 }
                 std::thread::sleep(Duration::from_millis(25));

@@ -186,19 +186,23 @@ pub(crate) fn end(place: &Place) -> Result<()> {
     cgroups::kill_all()?;
     cgroups::remove_all()?;
     unlink();
-    for name in fs::read_dir(&place.dir)?.flatten() {
-        if name.file_name() != "logs" {
-            crate::cache::remove(&name.path())?;
-        }
-    }
-    Ok(())
+    empty(place, Some("logs"))
 }
 
 /// Removes what an earlier cluster left, its logs too.
 fn clean(place: &Place) -> Result<()> {
     cgroups::remove_all()?;
     unlink();
-    crate::cache::remove(&place.dir)?;
     fs::create_dir_all(&place.dir)?;
+    empty(place, None)
+}
+
+/// Removes what is in the cluster's folder; the folder itself may be a mount.
+fn empty(place: &Place, except: Option<&str>) -> Result<()> {
+    for entry in fs::read_dir(&place.dir)?.flatten() {
+        if except.is_none_or(|name| entry.file_name() != name) {
+            crate::cache::remove(&entry.path())?;
+        }
+    }
     Ok(())
 }

@@ -40,6 +40,11 @@ pub(crate) fn qemu(context: &Context) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// Returns the server of virtiofs: it came with QEMU before version 8, and is a package of its own since.
+pub(crate) fn file_server(context: &Context) -> Result<PathBuf> {
+    program(context, "virtiofsd", "virtiofsd")
+}
+
 /// Makes sure of the network tools; returns the folder of the first.
 pub(crate) fn tools(context: &Context) -> Result<PathBuf> {
     all(context, &TOOLS)

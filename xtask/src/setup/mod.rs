@@ -53,6 +53,8 @@ pub(crate) enum Component {
     BpfLinker,
     /// Boots the kernels of the matrix
     Qemu,
+    /// Gives virtual machines this machine's files (virtiofs)
+    FileServer,
     /// User space of the virtual machines: shell, iptables of both backends, nft, ip
     GuestTools,
     /// Linux 5.10 of Debian 11
@@ -186,6 +188,7 @@ fn make(component: Component, depth: Depth) -> Result<PathBuf> {
         Component::CoreSources => core_sources::make(&context),
         Component::BpfLinker => cargo_tools::make(&context, &cargo_tools::BPF_LINKER),
         Component::Qemu => host::qemu(&context),
+        Component::FileServer => host::file_server(&context),
         Component::GuestTools => guest_tools::make(&context).map(|tools| tools.root),
         Component::Kernel5_10 => kernel(Kernel::V5_10),
         Component::Kernel6_1 => kernel(Kernel::V6_1),

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::host_files::{HostFiles, Server};
 use super::image;
 use super::qemu::{self, Accel};
 use crate::setup::{self, Kernel};
@@ -102,6 +103,8 @@ pub(crate) struct Guest {
     pub(crate) smp: u32,
     /// Memory in MiB; the files given are in it twice while the machine boots.
     pub(crate) mem_mib: u32,
+    /// The command runs among this machine's files, not among those of the image.
+    pub(crate) host_files: Option<HostFiles>,
     /// When to give up, counted from the start of the machine.
     pub(crate) timeout: Duration,
 }
@@ -144,6 +147,7 @@ impl Guest {
             icount: false,
             smp: 2,
             mem_mib: 1024,
+            host_files: None,
             timeout: Duration::from_mins(5),
         }
     }
@@ -163,9 +167,19 @@ impl Guest {
         let kernel = setup::need_kernel(self.kernel)?;
         let image = image::make(self, &kernel)?;
         let start = Instant::now();
-        let mut machine = Machine::start(qemu::command(self, accel, &kernel, &image)?)?;
+        let mut command = qemu::command(self, accel, &kernel, &image)?;
+        let mut server = None;
+        if self.host_files.is_some() {
+            server
+                .insert(Server::start()?)
+                .attach(&mut command, self.mem_mib)?;
+        }
+        let mut machine = Machine::start(command)?;
         let ended = machine.follow(start, self.timeout, on_line);
-        let kernel_log = machine.stop();
+        let mut kernel_log = machine.stop();
+        if let Some(server) = &mut server {
+            kernel_log.extend(server.stop());
+        }
         match ended? {
             End::Exit { code, lines, boot } => Ok(Outcome {
                 code,

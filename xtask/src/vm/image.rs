@@ -19,15 +19,17 @@ use crate::setup::{self, GuestTools, KernelFiles};
 
 const INIT: &str = include_str!("init.sh");
 /// Changed by hand when what goes into a base changes in a way its other inputs do not show.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 /// Folders of modules that are in every base, below `kernel/`; modules they depend on follow by themselves.
-const MODULE_FOLDERS: [&str; 7] = [
+const MODULE_FOLDERS: [&str; 9] = [
     "net/",
     "lib/",
     "drivers/net/dummy.ko",
     "drivers/net/ifb.ko",
     "drivers/net/tun.ko",
     "drivers/net/veth.ko",
+    "drivers/virtio/",
+    "fs/fuse/",
     "fs/overlayfs/",
 ];
 /// Names that busybox answers to in the guest, behind the real tools in `PATH`.
@@ -43,12 +45,13 @@ const MOUNT_POINTS: [&str; 9] = [
     "var/lib",
     "var/log",
 ];
+/// The kernel's modprobe is found from a root that may be covered by another, into which ".." would lead.
 const LINKS: [(&str, &str); 13] = [
     ("bin/sh", "dash"),
-    ("sbin/modprobe", "../bin/kmod"),
-    ("sbin/depmod", "../bin/kmod"),
-    ("sbin/insmod", "../bin/kmod"),
-    ("sbin/rmmod", "../bin/kmod"),
+    ("sbin/modprobe", "/bin/kmod"),
+    ("sbin/depmod", "/bin/kmod"),
+    ("sbin/insmod", "/bin/kmod"),
+    ("sbin/rmmod", "/bin/kmod"),
     ("bin/lsmod", "kmod"),
     ("usr/sbin/iptables-legacy-save", "iptables-legacy"),
     ("usr/sbin/iptables-legacy-restore", "iptables-legacy"),
@@ -222,11 +225,20 @@ fn forget_older(dir: &Path, release: &str) -> Result<()> {
 }
 
 fn settings(guest: &Guest) -> String {
-    format!(
+    let mut text = format!(
         "cgroup={}\nmodules='{}'\n",
         guest.cgroup,
         guest.modules.join(" ")
-    )
+    );
+    if let Some(host_files) = &guest.host_files {
+        let fresh: Vec<String> = host_files
+            .fresh
+            .iter()
+            .map(|folder| quote(&folder.to_string_lossy()))
+            .collect();
+        text += &format!("host_files=yes\nset -- {}\n", fresh.join(" "));
+    }
+    text
 }
 
 /// The command as a script; each argument is quoted, so that the guest's shell sees what the caller meant.
@@ -242,6 +254,24 @@ fn quote(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fresh_folders_reach_init() {
+        let mut guest = Guest::new(setup::Kernel::V6_12, Vec::new());
+        let shell = |guest: &Guest| {
+            let script = settings(guest) + "printf '<%s>' \"$host_files\" \"$cgroup\" \"$@\"";
+            std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+                .unwrap_or_default()
+        };
+        assert_eq!(shell(&guest), "<><v2>");
+        guest.host_files = Some(crate::vm::HostFiles {
+            fresh: vec!["/a b".into(), "/c".into()],
+        });
+        assert_eq!(shell(&guest), "<yes><v2></a b></c>");
+    }
 
     #[test]
     fn arguments_survive_the_shell() {

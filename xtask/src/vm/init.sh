@@ -17,6 +17,30 @@ mount -t tracefs tracefs /sys/kernel/tracing
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t bpf bpf /sys/fs/bpf
 
+# The files of the machine that started us, with memory over them, become the root of what is started by "chroot .".
+# They must cover the first root: whoever enters a mount namespace (runc exec) is put on top of it, not into a folder.
+# Process 1 stays below, and so does the kernel's modprobe, where this kernel's modules are.
+among_host_files() {
+    # What a kernel has built in is no module of it.
+    modprobe -qa virtio_pci virtiofs overlay
+    mkdir /host /memory /root-folder &&
+        mount -t virtiofs -o ro host /host &&
+        mount -t tmpfs -o mode=755,size=90% memory /memory &&
+        mkdir /memory/upper /memory/work &&
+        mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work root /root-folder &&
+        mount --rbind /proc /root-folder/proc &&
+        mount --rbind /sys /root-folder/sys &&
+        mount --rbind /dev /root-folder/dev &&
+        mount -t tmpfs -o mode=755 tmpfs /root-folder/run || return
+    for folder; do
+        mkdir -p "/root-folder$folder" &&
+            mount -t tmpfs -o mode=755,size=90% tmpfs "/root-folder$folder" || return
+    done
+    mkdir /root-folder/vm && cp /vm/command /root-folder/vm/command &&
+        cd /root-folder && mount --move . /
+}
+
+host_files=
 . /vm/settings
 case "$cgroup" in
 v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
@@ -43,6 +67,11 @@ ip link set lo up
 
 read -r uptime _ </proc/uptime
 echo "sidestep-vm: up $uptime"
-cd /root && sh /vm/command
+if [ -n "$host_files" ]; then
+    # $@ are the fresh folders.
+    among_host_files "$@" && chroot . /bin/sh /vm/command
+else
+    cd /root && sh /vm/command
+fi
 echo "sidestep-vm: exit $?"
 poweroff -f

@@ -5,6 +5,7 @@
 
 mod cpio;
 mod guest;
+mod host_files;
 mod image;
 mod qemu;
 
@@ -18,6 +19,7 @@ use clap::{Args, Subcommand};
 use crate::setup::{self, Kernel};
 
 pub(crate) use guest::{Cgroup, Guest};
+pub(crate) use host_files::HostFiles;
 pub(crate) use qemu::Accel;
 
 /// `cargo xtask vm`
@@ -55,6 +57,12 @@ struct RunOptions {
     /// Modules to load beside those of netfilter
     #[arg(long, value_name = "NAME")]
     module: Vec<String>,
+    /// Run it among this machine's files: all can be read, and what is written stays in the guest's memory
+    #[arg(long)]
+    host_files: bool,
+    /// A folder of this machine's that is empty in the guest, and no overlay
+    #[arg(long, value_name = "FOLDER", requires = "host_files")]
+    fresh: Vec<PathBuf>,
     /// Load no module but those named
     #[arg(long)]
     bare: bool,
@@ -100,6 +108,9 @@ fn run_guest(options: &RunOptions) -> Result<ExitCode> {
     guest.icount = options.icount;
     guest.smp = options.smp;
     guest.mem_mib = options.mem;
+    guest.host_files = options.host_files.then(|| HostFiles {
+        fresh: options.fresh.clone(),
+    });
     guest.timeout = Duration::from_secs(options.timeout);
     let mut show = |line: &str| println!("{line}");
     let outcome = match options.accel {

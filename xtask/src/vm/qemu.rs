@@ -125,10 +125,20 @@ pub(crate) fn command(
             std::process::id(),
             image.as_raw_fd()
         ));
+    processors(&mut command, guest, accel, version(&qemu)?);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Ok(command)
+}
+
+/// What runs the guest's instructions, and its clock.
+fn processors(command: &mut Command, guest: &Guest, accel: Accel, version: (u32, u32)) {
     match accel {
         Accel::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg => {
-            let threads = if version(&qemu)? < THREADS_SAFE_SINCE {
+            let threads = if version < THREADS_SAFE_SINCE {
                 "tcg,thread=single"
             } else {
                 "tcg"
@@ -137,15 +147,16 @@ pub(crate) fn command(
         }
     };
     if guest.icount {
-        command.args(["-icount", "shift=0,sleep=off", "-smp", "1"]);
+        // Without sleep the clock jumps to the next timer whenever nothing runs, so also while files are on their way.
+        let sleep = if guest.host_files.is_some() {
+            "on"
+        } else {
+            "off"
+        };
+        command.args(["-icount", &format!("shift=0,sleep={sleep}"), "-smp", "1"]);
     } else {
         command.args(["-smp", &guest.smp.to_string()]);
     }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    Ok(command)
 }
 
 /// QEMU's version, major and minor.

@@ -8,24 +8,29 @@ mod agent;
 mod chaos;
 mod churn;
 mod guide;
+mod kernel;
 mod kinds;
+mod options;
 mod prometheus;
 mod reboot;
 mod secured;
+mod vm;
 mod world;
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::ValueEnum as _;
 
 use super::kubectl::Kubectl;
 use super::lifecycle::Running;
 use super::signals::Stop;
 use agent::Agent;
+use options::Chapter;
 use prometheus::Prometheus;
+
+pub(crate) use options::Options;
 
 use crate::{paths, process};
 
@@ -33,54 +38,6 @@ use crate::{paths, process};
 const SOON: Duration = Duration::from_secs(90);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// `cargo xtask cluster test`
-#[derive(Args, Debug)]
-pub(crate) struct Options {
-    /// Pods that come and go
-    #[arg(long, default_value_t = 200)]
-    churn: u32,
-    /// Pods that stay meanwhile
-    #[arg(long, default_value_t = 210)]
-    crowd: u32,
-    /// Only these chapters, in the story's order
-    #[arg(long, value_enum)]
-    only: Vec<Chapter>,
-    /// An agent that is built already, instead of building one
-    #[arg(long, requires = "tests")]
-    agent: Option<PathBuf>,
-    /// A `sidestep-tests` that is built already, instead of building one
-    #[arg(long, requires = "agent")]
-    tests: Option<PathBuf>,
-    /// Leave the cluster running at the end, to look around
-    #[arg(long)]
-    keep: bool,
-}
-
-/// A part of the story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Chapter {
-    /// The agent's own tests against an API server alone
-    Watches,
-    /// What a quiet node costs the API server
-    Quiet,
-    /// A pod in the node's network
-    HostNetwork,
-    /// A native sidecar
-    NativeSidecar,
-    /// Pods that come and go
-    Churn,
-    /// The agent killed
-    Killed,
-    /// The API server gone
-    ApiServer,
-    /// The node rebooted
-    Reboot,
-    /// Tokens and TLS on the port
-    Secured,
-    /// docs/install.md, line by line
-    Guide,
-}
 
 /// What the beginning leaves to the chapters; a chapter that moves the agent puts the new one here.
 #[derive(Debug)]
@@ -110,9 +67,15 @@ struct Test {
 
 /// Starts a cluster, runs all checks, ends it.
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
+    if let Some(kernel) = options.kernel {
+        return vm::run(options, kernel);
+    }
     let stop = Stop::watch()?;
     let start = Instant::now();
-    let images = world::images(options.agent.as_deref().zip(options.tests.as_deref()))?;
+    let images = match &options.made {
+        Some(agent) => world::Images::made_of(agent),
+        None => world::images(options.agent.as_deref().zip(options.tests.as_deref()))?,
+    };
     let running = Running::start(&stop)?;
     println!("cluster ready after {:.0} s", start.elapsed().as_secs_f64());
     let mut test = Test {
@@ -185,7 +148,7 @@ impl Test {
         };
         self.scraped(&scene.prometheus);
         for chapter in Chapter::value_variants() {
-            if options.only.is_empty() || options.only.contains(chapter) {
+            if options.wants(*chapter) {
                 self.chapter(*chapter, options, &mut scene)?;
             }
         }
@@ -201,6 +164,10 @@ impl Test {
         scene: &mut Scene<'_>,
     ) -> Result<()> {
         match chapter {
+            Chapter::Kernel => {
+                kernel::everything_is_seen(self, &scene.agent);
+                Ok(())
+            }
             Chapter::Watches => {
                 self.watches();
                 Ok(())
@@ -222,7 +189,10 @@ impl Test {
             Chapter::ApiServer => chaos::api_server_away(self, &scene.agent, &scene.prometheus),
             Chapter::Reboot => reboot::reboot(self, scene),
             Chapter::Secured => secured::secured(self, scene),
-            Chapter::Guide => guide::guide(self, scene, options.agent.is_none()),
+            Chapter::Guide => {
+                let compile = options.agent.is_none() && options.made.is_none();
+                guide::guide(self, scene, compile)
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! What is installed on the cluster: the agent by its chart, and an image that pods of the mesh are made of.
 //!
-//! The chart is installed by the real helm with nothing set but the image. The pods' image has the real Envoy and the real
-//! iptables in it; it must never have anything that makes a pod easier to understand than one of a real mesh.
+//! The chart is installed by the real helm with nothing set but the image, and what an old kernel wants. The pods' image has the
+//! real Envoy and the real iptables in it; it must never have anything that makes a pod easier to understand than one of a
+//! real mesh.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,18 @@ pub(super) struct Images {
     pub(super) program: PathBuf,
 }
 
+impl Images {
+    /// Those of an agent, once they are made.
+    pub(super) fn made_of(program: &Path) -> Self {
+        let dir = paths::target().join("cluster-images");
+        Self {
+            agent: dir.join("sidestep.tar"),
+            mesh: dir.join("mesh.tar"),
+            program: program.to_path_buf(),
+        }
+    }
+}
+
 /// The mesh's server, by its service.
 pub(super) const SERVICE: &str = "10.96.0.80:8080";
 /// Tag of the agent's image: never one that a registry has.
@@ -48,15 +61,9 @@ const SCRIPTS: [(&str, &str); 3] = [
 
 /// Puts the programs into images: those given, else such as are built now.
 pub(super) fn images(programs: Option<(&Path, &Path)>) -> Result<Images> {
-    let dir = paths::target().join("cluster-images");
-    let images = |program: &Path| Images {
-        agent: dir.join("sidestep.tar"),
-        mesh: dir.join("mesh.tar"),
-        program: program.to_path_buf(),
-    };
     let name = format!("{}:{TAG}", image::NAME);
     if let Some((agent, tests)) = programs {
-        let images = images(agent);
+        let images = Images::made_of(agent);
         image::write(&images.agent, &name, agent)?;
         mesh(&images.mesh, tests)?;
         return Ok(images);
@@ -68,7 +75,7 @@ pub(super) fn images(programs: Option<(&Path, &Path)>) -> Result<Images> {
     let [agent, tests] = built.as_slice() else {
         bail!("cargo built {built:?}");
     };
-    let images = images(agent);
+    let images = Images::made_of(agent);
     image::write(&images.agent, &name, agent)?;
     mesh(&images.mesh, tests)?;
     Ok(images)
@@ -157,10 +164,24 @@ fn chart(running: &Running, verb: &[&str], values: &[&str]) -> Result<()> {
         .args(["--set", &format!("image.tag={TAG}")])
         .args(["--set", "image.pullPolicy=Never"])
         .env("KUBECONFIG", running.place.kubeconfig());
+    // What docs/install.md asks for there.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    if is_old(&release) {
+        command.args(["--set", "capabilities.addForOldKernels=true"]);
+    }
     for value in values {
         command.args(["--set", value]);
     }
     process::output(&mut command).map(drop)
+}
+
+/// Whether a kernel wants the chart's capabilities for old ones: all before 5.17.
+fn is_old(release: &str) -> bool {
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next(), numbers.next());
+    version < (Some(5), Some(17))
 }
 
 /// What `kubectl sidestep` answers, as its administrator's kubeconfig lets it ask.
@@ -207,4 +228,18 @@ pub(super) fn ready(kubectl: &Kubectl, namespace: &str, wanted: usize) -> Result
         .count();
     ensure!(ready == wanted, "of {wanted} are ready {ready}:\n{text}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_old;
+
+    #[test]
+    fn capabilities_for_old_kernels_follow_the_version() {
+        assert!(is_old("5.10.0-46-cloud-amd64\n"));
+        assert!(is_old("5.16.20"));
+        assert!(!is_old("5.17.0"));
+        assert!(!is_old("6.1.0-56-cloud-amd64"));
+        assert!(!is_old("6.12.107+deb13-cloud-amd64"));
+    }
 }
