@@ -32,6 +32,10 @@ pub const EVENT_RESET: u32 = 9;
 /// addresses and both ports.
 pub const EVENT_SYN_ACK_RESENT: u32 = 10;
 
+/// A client's connection was closed by its peer at once, without a single byte of an answer; of those
+/// that NAT is known to have let pass this is not told.
+pub const EVENT_CLOSED: u32 = 11;
+
 /// A table of the older backend was replaced.
 pub const RULES_LEGACY: u16 = 1;
 /// A batch of nftables was committed; an empty one is as well.
@@ -77,7 +81,8 @@ plain!(Task, 20, { pid: 0, comm: 4 });
 pub struct Event {
     /// `CLOCK_MONOTONIC`, nanoseconds.
     pub at_ns: u64,
-    /// Failed: microseconds from connect(2) to the end.
+    /// Failed: microseconds from connect(2) to the end. Closed: how many more of its namespace were, since
+    /// the last that was told.
     pub after_us: u64,
     /// One of `EVENT_*`.
     pub kind: u32,
@@ -109,7 +114,7 @@ impl Event {
     /// [`Malformed`] if the size or a value is not an event's.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         let event: Self = read(bytes)?;
-        if !(EVENT_FIRST_SEEN..=EVENT_SYN_ACK_RESENT).contains(&event.kind) {
+        if !(EVENT_FIRST_SEEN..=EVENT_CLOSED).contains(&event.kind) {
             return Err(Malformed::Value {
                 field: "kind",
                 found: event.kind.into(),

@@ -21,9 +21,9 @@ mod slot;
 pub use counters::{COUNTER_COUNT, COUNTER_NAMES, Counter};
 pub use drop::{DROPS, DropKey, TCP_ACK, TCP_SYN, WATCHED};
 pub use event::{
-    COMM_LEN, EVENT_FAILED, EVENT_FIRST_SEEN, EVENT_INBOUND_REDIRECT, EVENT_LISTENING,
-    EVENT_LISTENING_ENDED, EVENT_NO_LISTENER, EVENT_RESET, EVENT_RULES_CHANGED, EVENT_STALLED,
-    EVENT_SYN_ACK_RESENT, Event, OUTCOME_ABORTED, OUTCOME_COUNT, OUTCOME_DENIED,
+    COMM_LEN, EVENT_CLOSED, EVENT_FAILED, EVENT_FIRST_SEEN, EVENT_INBOUND_REDIRECT,
+    EVENT_LISTENING, EVENT_LISTENING_ENDED, EVENT_NO_LISTENER, EVENT_RESET, EVENT_RULES_CHANGED,
+    EVENT_STALLED, EVENT_SYN_ACK_RESENT, Event, OUTCOME_ABORTED, OUTCOME_COUNT, OUTCOME_DENIED,
     OUTCOME_ESTABLISHED, OUTCOME_FAILED, OUTCOME_NO_ADDRESS, OUTCOME_REFUSED, OUTCOME_TIMED_OUT,
     OUTCOME_UNREACHABLE, RULES_LEGACY, RULES_NFT, Task,
 };
@@ -42,10 +42,10 @@ pub use slot::{
 };
 
 /// Version of every layout in this crate. Raise it with any change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Symbol the probes' object carries for this version; its absence is a mismatch.
-pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_6";
+pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_7";
 
 /// A record that is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,7 +75,10 @@ fn an_event_comes_back_and_a_broken_one_is_refused() {
     assert_eq!(Event::from_bytes(&bytes::<_, 112>(&event)), Ok(event));
     for broken in [
         Event { kind: 0, ..event },
-        Event { kind: 11, ..event },
+        Event {
+            kind: EVENT_CLOSED + 1,
+            ..event
+        },
         Event {
             outcome: 8,
             ..event

@@ -22,7 +22,8 @@ use crate::{
     edges::{self, NO_DURATION},
     kernel::{Kernel, Sock},
     maps::{
-        AWAIT_SLOTS, AWAIT_STATES, DECISION_REDIRECT, DECISION_UNKNOWN, Pending, end_hash, lost,
+        AWAIT_SLOTS, AWAIT_STATES, DECISION_NONE, DECISION_REDIRECT, DECISION_UNKNOWN, Pending,
+        end_hash, lost,
     },
     verifier::forget,
 };
@@ -246,26 +247,33 @@ pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
     }
 }
 
-/// ESTABLISHED→anything: a client that still waits is counted now.
+/// ESTABLISHED→anything: a client that still waits is counted now. When it called connect(2), in
+/// nanoseconds; 0 for who did not, or so long ago that another has its place, and for whom NAT let
+/// pass: nobody stands between him and his peer.
 ///
 /// Found by its pending connect, not by its ends: accepted sockets come here too, and
 /// leave after two looks at an array.
 #[inline(never)]
-pub(crate) fn left<K: Kernel>(sock: &Sock<K>) {
+pub(crate) fn left<K: Kernel>(sock: &Sock<K>) -> u64 {
     let Some(pending) = connect::find(sock.cookie()) else {
-        return;
+        return 0;
     };
     // SAFETY: a map value.
     let pending = unsafe { &mut *pending };
     if pending.sk == 0 {
-        return;
+        return 0;
     }
+    let since = match pending.decision {
+        DECISION_NONE => 0,
+        _ => pending.since_ns,
+    };
     if pending.place == 0 {
         connect::missed(sock, pending);
     } else if let Some(place) = numbered(pending.place) {
         settle_left::<K>(&place, pending.to);
     }
     pending.sk = 0;
+    since
 }
 
 #[inline(always)]

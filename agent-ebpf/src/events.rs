@@ -1,16 +1,20 @@
 //! Telling: ring buffer records, and the budget that keeps a failing namespace from
-//! drowning the others.
+//! drowning the others. Each kind of trouble has a budget of its own, so that none hides another;
+//! what cannot be told is counted, or told in sum with the next.
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use sidestep_abi::{Counter, EVENT_FIRST_SEEN, EVENT_RESET, EdgeKey, Event, Task};
+use sidestep_abi::{Counter, EVENT_CLOSED, EVENT_FIRST_SEEN, EVENT_RESET, EdgeKey, Event, Task};
 
 use crate::edges;
-use crate::maps::{BUDGET_SLOTS, BUDGETS, EVENTS, lost};
+use crate::maps::{BUDGET_SLOTS, BUDGETS, Budget, EVENTS, lost};
 
 /// Events a namespace may tell at once.
 const BURST: u32 = 200;
 /// One more every 10 ms: 100 per second.
 const REFILL_NS: u64 = 10_000_000;
+/// Closes a namespace may tell at once, and one more every 100 ms: they speak for all the others.
+const CLOSES: u32 = 20;
+const CLOSE_NS: u64 = 100_000_000;
 
 /// Tells that an edge was counted for the first time. Bounded by the edge map itself.
 #[inline(always)]
@@ -18,10 +22,10 @@ pub(crate) fn first_seen(key: &EdgeKey, task: &Task) {
     tell(EVENT_FIRST_SEEN, key, task, &Detail::default());
 }
 
-/// What only failures and stalls have to say.
+/// What only failures, stalls and closes have to say.
 #[derive(Default)]
 pub(crate) struct Detail {
-    /// Microseconds since connect(2).
+    /// Microseconds since connect(2); of a close how many more there were.
     pub(crate) after_us: u64,
     /// `sk_err`.
     pub(crate) errno: u16,
@@ -63,6 +67,34 @@ pub(crate) fn tell_of_reset(key: &EdgeKey) {
     } else {
         lost(Counter::EventsSuppressed);
     }
+}
+
+/// Whether a close may be told now, and how many of the namespace were not since the last that was.
+/// Asked before the key is read: where every connection is closed so, few are told, with the number of
+/// the others.
+#[inline(always)]
+pub(crate) fn may_tell_of_close(netns: u32, now: u64) -> Option<u64> {
+    let budget = budget(netns.rotate_left(24), now, CLOSES, CLOSE_NS)?;
+    // SAFETY: a map value.
+    unsafe {
+        if !take(budget) {
+            (*budget).untold += 1;
+            return None;
+        }
+        let untold = (*budget).untold;
+        (*budget).untold = 0;
+        Some(untold)
+    }
+}
+
+/// Tells of a close that stands for so many more.
+#[inline(always)]
+pub(crate) fn tell_of_close(key: &EdgeKey, more: u64) {
+    let detail = Detail {
+        after_us: more,
+        ..Detail::default()
+    };
+    tell(EVENT_CLOSED, key, &edges::NOBODY, &detail);
 }
 
 /// Whether one more packet dropped of a watched address may be looked at.
@@ -110,30 +142,52 @@ fn note(kind: u32, netns: u32, outcome: u8, errno: u16) {
     );
 }
 
-/// Takes a token of a namespace's bucket. Not atomic: a race costs or grants a token.
+/// Takes a token of a namespace's bucket.
 #[inline(always)]
 fn spend(netns: u32) -> bool {
-    let Some(budget) = BUDGETS.get_ptr_mut(netns & (BUDGET_SLOTS - 1)) else {
-        return false;
-    };
-    // SAFETY: a map value; a helper without arguments.
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match budget(netns, now, BURST, REFILL_NS) {
+        // SAFETY: a map value.
+        Some(budget) => unsafe { take(budget) },
+        None => false,
+    }
+}
+
+/// The bucket of a namespace, with what it has earned by now. Not atomic: a race costs or grants a token.
+#[inline(always)]
+fn budget(netns: u32, now: u64, burst: u32, refill_ns: u64) -> Option<*mut Budget> {
+    let budget = BUDGETS.get_ptr_mut(netns & (BUDGET_SLOTS - 1))?;
+    // SAFETY: a map value.
     unsafe {
-        let now = bpf_ktime_get_ns();
         if (*budget).netns != netns {
             (*budget).netns = netns;
-            (*budget).tokens = BURST;
+            (*budget).tokens = burst;
             (*budget).at_ns = now;
+            (*budget).untold = 0;
         }
-        let earned = now.wrapping_sub((*budget).at_ns) / REFILL_NS;
+        let earned = now.wrapping_sub((*budget).at_ns) / refill_ns;
         if earned > 0 {
             (*budget).at_ns = now;
             let tokens = u64::from((*budget).tokens) + earned;
-            (*budget).tokens = if tokens > BURST.into() {
-                BURST
+            (*budget).tokens = if tokens > burst.into() {
+                burst
             } else {
                 tokens as u32
             };
         }
+    }
+    Some(budget)
+}
+
+/// Takes a token, if there is one.
+///
+/// # Safety
+/// `budget` must be a value of the map.
+#[inline(always)]
+unsafe fn take(budget: *mut Budget) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
         if (*budget).tokens == 0 {
             return false;
         }

@@ -21,7 +21,7 @@ mod kernel;
 mod listen;
 mod maps;
 mod open;
-mod peer_reset;
+mod peer_ended;
 mod reset;
 mod retransmit;
 mod rewrite;

@@ -96,6 +96,8 @@ pub(crate) struct Budget {
     pub(crate) netns: u32,
     /// Events left.
     pub(crate) tokens: u32,
+    /// What was not told since the last that was.
+    pub(crate) untold: u64,
 }
 
 #[map]

@@ -16,7 +16,7 @@ use aya_ebpf::{
 use crate::{
     arrival, connect,
     kernel::{Direct, Kernel, Probed, Sock, TCP},
-    listen, open,
+    listen, open, peer_ended,
 };
 
 pub(crate) const ESTABLISHED: u32 = 1;
@@ -50,9 +50,11 @@ fn change<K: Kernel>(sk: *const u8, old: u32, new: u32) {
         }
         (SYN_RECV, ESTABLISHED) if sock.protocol() == TCP => arrival::child(&sock),
         (ESTABLISHED, _) if sock.protocol() == TCP => {
-            arrival::left(&sock);
+            let dialled = arrival::left(&sock);
             if new != CLOSE_WAIT {
                 open::ended(sk as u64);
+            } else if dialled != 0 {
+                peer_ended::closed(&sock, dialled);
             }
         }
         (CLOSE_WAIT, _) => open::ended(sk as u64),

@@ -20,6 +20,8 @@ mod control;
 mod datagrams;
 #[path = "engine/drops.rs"]
 mod drops;
+#[path = "engine/ended.rs"]
+mod ended;
 #[path = "engine/exempt.rs"]
 mod exempt;
 #[path = "engine/given.rs"]

@@ -1,7 +1,7 @@
 //! The real Envoy as a sidecar: two original-destination listeners, like the mesh's control plane would configure.
 //!
 //! Outbound (15001) and inbound (15006) each pass a connection on to where it wanted to go; the inbound side dials from
-//! 127.0.0.6 (or ::6), by which the rules know it. Health (15021) and metrics (15090) answer on their own ports.
+//! 127.0.0.6 (or ::6), by which the rules know it. One that may not dial has nowhere to go for what is outside. Health (15021) and metrics (15090) answer on their own ports.
 //!
 //! It must never need a network: everything is static.
 
@@ -57,14 +57,13 @@ fn config(pod: &Standing) -> Value {
     let ipv6 = pod.families.contains(&Family::Ipv6);
     let ipv4 = pod.families.contains(&Family::Ipv4);
     let proxy = &pod.spec.proxy;
+    let outside = match proxy.dial.0 {
+        true => "PassthroughCluster",
+        false => "BlackHoleCluster",
+    };
     let mut listeners = vec![health()];
     for (wanted, name, port, cluster) in [
-        (
-            proxy.outbound.0,
-            "virtualOutbound",
-            15001,
-            "PassthroughCluster",
-        ),
+        (proxy.outbound.0, "virtualOutbound", 15001, outside),
         (
             proxy.inbound.0,
             "virtualInbound",
@@ -92,6 +91,7 @@ fn config(pod: &Standing) -> Value {
                 passthrough("PassthroughClusterIpv4", None), passthrough("PassthroughClusterIpv6", None),
                 passthrough("InboundPassthroughClusterIpv4", Some("127.0.0.6")),
                 passthrough("InboundPassthroughClusterIpv6", Some("::6")),
+                nowhere("BlackHoleClusterIpv4"), nowhere("BlackHoleClusterIpv6"),
             ],
         },
     })
@@ -147,4 +147,9 @@ fn passthrough(name: &str, source: Option<&str>) -> Value {
             json!({"source_address": {"address": ip, "port_value": 0}});
     }
     cluster
+}
+
+/// A cluster without endpoints: what is meant for a destination that the registry does not have.
+fn nowhere(name: &str) -> Value {
+    json!({"name": name, "type": "STATIC", "connect_timeout": "5s"})
 }

@@ -224,6 +224,9 @@ fn serving(
     if serve.reset {
         command.arg("--reset");
     }
+    if serve.wordless {
+        command.arg("--wordless");
+    }
     tuning(command, serve.accept.0, serve.backlog, serve.workers);
 }
 

@@ -268,42 +268,6 @@ fn no_free_port_is_counted_as_such_and_not_as_given_up() {
 }
 
 #[test]
-fn a_reset_before_any_answer_is_told_and_one_after_it_is_not() {
-    let mut world = World::new("pre");
-    world.enter('s');
-    let listener = std::net::TcpListener::bind(at(SERVER, 80)).unwrap();
-    let talker = std::net::TcpListener::bind(at(SERVER, 81)).unwrap();
-    // What was sent and never read makes close(2) a reset.
-    let wait = || std::thread::sleep(Duration::from_millis(100));
-    std::thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
-        wait();
-        drop(stream);
-    });
-    std::thread::spawn(move || {
-        let (mut stream, _) = talker.accept().unwrap();
-        std::io::Write::write_all(&mut stream, b"hello").unwrap();
-        wait();
-        drop(stream);
-    });
-    world.enter('c');
-    let (silent, spoken) = (at(SERVER, 80), at(SERVER, 81));
-    for to in [spoken, silent] {
-        let mut stream = TcpStream::connect(to).unwrap();
-        std::io::Write::write_all(&mut stream, b"request").unwrap();
-        let mut answer = Vec::new();
-        let end = std::io::Read::read_to_end(&mut stream, &mut answer);
-        assert!(end.is_err(), "{answer:?}");
-    }
-    let resets = |w: &World, to| {
-        let reset = |s: &&Signal| matches!(s, Signal::Reset { port, .. } if *port != 0);
-        w.about(to).iter().filter(|s| reset(s)).count()
-    };
-    world.until("the reset", |w| resets(w, silent) == 1);
-    assert_eq!(resets(&world, spoken), 0);
-}
-
-#[test]
 fn a_thousand_connections_are_a_thousand() {
     let mut world = World::new("tho");
     world.redirect(80, PROXY);

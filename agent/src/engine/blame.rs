@@ -20,7 +20,6 @@ use super::{
     marked,
     surroundings::Surroundings,
     unanswered::{Hang, PATIENCE_US, Sign},
-    verdict::{Expected, Party, Path},
 };
 use crate::{
     model::{Direction, EdgeKey, Family, NetnsId, Outcome, Process},
@@ -65,6 +64,9 @@ impl Engine {
         let Some(view) = self.view(pod, container, key) else {
             return;
         };
+        if view.is_upstream() {
+            self.proxy_dialled(pod, key);
+        }
         let process = Comm::of(lost.process);
         if lost.outcome == Some(Outcome::NoAddress) {
             let mut sample = diagnose::signal_sample(key.direction, key.remote, process, 0);
@@ -80,7 +82,7 @@ impl Engine {
                     container,
                     process,
                     resent: lost.resent,
-                    upstream: is_upstream(&view),
+                    upstream: view.is_upstream(),
                 };
                 let watch = self.known.watches.entry(pod).or_default();
                 let hang = watch.unanswered.note(self.now, &sign);
@@ -91,33 +93,6 @@ impl Engine {
         } else if let Some(outcome) = lost.outcome {
             self.turned_away(pod, lost, outcome, container);
         }
-    }
-
-    /// A peer reset a connection before it answered. Which end called connect(2) shows in who
-    /// listens: a port of this end that somebody listens on belongs to a peer's connection.
-    pub(super) fn reset_by_peer(&mut self, key: &EdgeKey, port: u16) {
-        let Who::Pod { pod, container, .. } = self.known.directory.who(&key.owner) else {
-            return;
-        };
-        let ns = self.known.sockets.of(key.owner.netns);
-        if ns.is_none_or(|ns| !ns.on_port(port).is_empty()) {
-            return;
-        }
-        let Some(view) = self.view(pod, container, key) else {
-            return;
-        };
-        if view.party == Party::App && view.expected == Expected::Captured {
-            self.app_was_reset(pod, key.owner.netns);
-        }
-        if !is_upstream(&view) {
-            return;
-        }
-        let code = self.upstream_code(pod, key.remote, Code::StuckUpstreamReset);
-        let watch = self.known.watches.entry(pod).or_default();
-        let run = watch.resets.note(self.now, key.remote);
-        let mut sample = diagnose::signal_sample(key.direction, key.remote, None, 1);
-        sample.container = container;
-        diagnose::upstream_resets(self.now, (pod, code), &run, &sample, &mut self.findings);
     }
 
     /// Files what is known about a destination that does not answer.
@@ -144,7 +119,7 @@ impl Engine {
     }
 
     /// The code under which trouble of a pod's proxy with a destination is told.
-    fn upstream_code(&self, pod: PodId, to: SocketAddr, otherwise: Code) -> Code {
+    pub(super) fn upstream_code(&self, pod: PodId, to: SocketAddr, otherwise: Code) -> Code {
         let intent = self
             .known
             .directory
@@ -345,7 +320,7 @@ impl Engine {
         }
     }
 
-    fn view(&self, pod: PodId, container: Option<u16>, key: &EdgeKey) -> Option<View> {
+    pub(super) fn view(&self, pod: PodId, container: Option<u16>, key: &EdgeKey) -> Option<View> {
         let entry = self.known.directory.pod(pod)?;
         let own = self.known.directory.own_addresses(pod);
         Some(facts::look(key, entry, container, &own))
@@ -365,11 +340,6 @@ fn stop(pod: PodId, path: rules::Path, by: Option<String>) -> Option<Stop> {
         step: path.decided_by.filter(|_| stops)?,
         by,
     })
-}
-
-/// Whether it is the proxy's and leaves the pod.
-fn is_upstream(view: &View) -> bool {
-    view.party == Party::Proxy && matches!(view.path, Path::Direct | Path::Lost)
 }
 
 /// A connection of a case, made anew.

@@ -29,6 +29,11 @@ pub(super) struct View {
 }
 
 impl View {
+    /// Whether it is the proxy's and leaves the pod.
+    pub(super) const fn is_upstream(&self) -> bool {
+        matches!(self.party, Party::Proxy) && matches!(self.path, Path::Direct | Path::Lost)
+    }
+
     /// An app's connection that should have been captured and was not.
     pub(super) const fn direct(family: Family) -> Self {
         Self {

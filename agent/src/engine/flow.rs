@@ -109,6 +109,7 @@ impl Engine {
                         return Way::Wait;
                     }
                     self.learn(pod, &view, delta);
+                    self.learn_of_ends(pod, &view, delta);
                 }
                 Way::Pod(pod, container)
             }
@@ -160,8 +161,7 @@ impl Engine {
         let entry = self.known.directory.pod(pod);
         if let Some(intent) = entry.and_then(|entry| entry.intent.as_ref()) {
             let watch = self.known.watches.entry(pod).or_default();
-            let n = delta.counts.established;
-            watch.learn(self.now, &delta.key, view, intent, n);
+            watch.learn(self.now, &delta.key, view, intent, delta.counts.established);
         }
     }
 

@@ -17,6 +17,7 @@ mod directory;
 mod draw;
 mod drops;
 mod edges;
+mod ended;
 mod evidence;
 mod expiry;
 mod explain;

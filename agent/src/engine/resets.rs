@@ -1,6 +1,6 @@
-//! Destinations that reset the proxy's connections before they answer anything.
+//! Destinations whose connections the other end resets or closes before it has answered anything.
 //!
-//! One reset is everyday life. It matters when it is what most connections to a destination come
+//! One such end is everyday life. It matters when it is what most connections to a destination come
 //! to; so established ones are counted beside it, which come a drain later.
 
 use std::net::SocketAddr;
@@ -12,9 +12,10 @@ use crate::model::Time;
 const RESETS: u64 = 3;
 const SPAN_US: u64 = 1_000_000;
 
-/// A destination that resets.
+/// A destination whose connections end so.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
+    /// Connections that were reset, or closed.
     pub(super) resets: u64,
     /// Connections established since the first reset; a drain behind.
     pub(super) established: u64,
@@ -25,8 +26,12 @@ pub(super) struct Run {
 impl Run {
     /// Whether it is what connections to this destination come to: at least half of them.
     pub(super) fn is_rule(&self) -> bool {
-        let spans = self.last.micros_since(self.first);
-        self.resets >= RESETS && spans >= SPAN_US && !self.is_over()
+        self.resets >= RESETS && self.spans() >= SPAN_US && !self.is_over()
+    }
+
+    /// Microseconds from the first to the last.
+    pub(super) fn spans(&self) -> u64 {
+        self.last.micros_since(self.first)
     }
 
     /// Most connections come to something else.
@@ -41,15 +46,15 @@ impl runs::Run for Run {
     }
 }
 
-/// All destinations of a pod that reset.
+/// All destinations of a pod with such a run.
 #[derive(Debug, Default)]
 pub(super) struct Resets {
     by: Runs<Run>,
 }
 
 impl Resets {
-    /// A connection was reset.
-    pub(super) fn note(&mut self, at: Time, from: SocketAddr) -> Run {
+    /// `n` connections were reset, or closed.
+    pub(super) fn note(&mut self, at: Time, from: SocketAddr, n: u64) -> Run {
         let fresh = Run {
             resets: 0,
             established: 0,
@@ -57,7 +62,7 @@ impl Resets {
             last: at,
         };
         let run = self.by.again(at, from, fresh);
-        run.resets += 1;
+        run.resets = run.resets.saturating_add(n);
         run.last = at;
         *run
     }
@@ -73,7 +78,17 @@ impl Resets {
         }
     }
 
-    /// Destinations that reset most of what comes.
+    /// The run of a destination is over.
+    pub(super) fn forget(&mut self, to: SocketAddr) {
+        self.by.remove(to);
+    }
+
+    /// All runs are over.
+    pub(super) fn clear(&mut self) {
+        self.by = Runs::default();
+    }
+
+    /// Destinations most of whose connections end so.
     pub(super) fn rules(&self) -> impl Iterator<Item = (&SocketAddr, &Run)> {
         self.by.iter().filter(|(_, run)| run.is_rule())
     }
@@ -88,7 +103,7 @@ mod tests {
         let to: SocketAddr = ([10, 0, 0, 1], 80).into();
         let mut resets = Resets::default();
         for second in 0..4 {
-            resets.note(Time(second * 1_000_000), to);
+            resets.note(Time(second * 1_000_000), to, 1);
             resets.established(to, 1);
         }
         assert_eq!(resets.rules().count(), 1);
@@ -96,7 +111,7 @@ mod tests {
         assert_eq!(resets.rules().count(), 0);
         // Sparse ones never add up.
         for minute in 1..9 {
-            resets.note(Time(minute * 60_000_000), to);
+            resets.note(Time(minute * 60_000_000), to, 1);
         }
         assert_eq!(resets.rules().count(), 0);
     }

@@ -74,6 +74,11 @@ pub(super) struct Proof {
 }
 
 impl Severed {
+    /// Whether any are at the last look.
+    pub(super) fn any(&self) -> bool {
+        !self.now.is_empty()
+    }
+
     fn looked(&mut self, mut now: Cuts) {
         let alone = now.alone.clone();
         now.alone.retain(|cookie| self.before.contains(cookie));
@@ -171,7 +176,7 @@ impl Engine {
         };
         let cuts = cuts(page, &intent, &own);
         let watch = self.known.watches.entry(pod).or_default();
-        let was = !watch.severed.now.is_empty();
+        let was = watch.severed.any();
         let some = !cuts.is_empty();
         watch.severed.looked(cuts);
         if some {

@@ -24,6 +24,7 @@ impl Engine {
         match signal {
             Signal::FirstSeen { key, process } => self.names(&key, &process),
             Signal::Reset { key, port } => self.reset_by_peer(&key, port),
+            Signal::Closed { key, n } => self.closed_by_peer(&key, n),
             Signal::SynAckResent { owner, local, peer } => {
                 self.syn_ack_resent(&owner, local.ip(), peer.ip());
             }

@@ -93,6 +93,8 @@ pub(super) struct Watch {
     pub(super) control: Control,
     /// Destinations that reset the proxy.
     pub(super) resets: Resets,
+    /// Destinations of the app whose connections the proxy ends at once, while it dials nobody.
+    pub(super) hung_up: Resets,
     /// Destinations that refuse the proxy: its app's, and others.
     app: Runs<Refusals>,
     upstream: Runs<Refusals>,

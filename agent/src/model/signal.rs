@@ -236,6 +236,14 @@ pub enum Signal {
         /// Its own port.
         port: u16,
     },
+    /// A client's connection was closed by its peer at once, without a byte of an answer. Not told where NAT is known
+    /// to have let it pass.
+    Closed {
+        /// The connection; where it arrived is not known.
+        key: EdgeKey,
+        /// How many of its namespace this one speaks for, itself included.
+        n: u64,
+    },
     /// The answer to a SYN was sent again: the peer does not hear it, or is not heard.
     SynAckResent {
         /// Whose listener answers.
@@ -329,7 +337,8 @@ impl Signal {
             Self::FirstSeen { key, .. }
             | Self::Failed { key, .. }
             | Self::Stalled { key, .. }
-            | Self::Reset { key, .. } => Some(key.owner),
+            | Self::Reset { key, .. }
+            | Self::Closed { key, .. } => Some(key.owner),
             Self::Listening { owner, .. } | Self::SynAckResent { owner, .. } => Some(*owner),
             Self::NoListener { .. }
             | Self::InboundRedirect { .. }

@@ -156,6 +156,13 @@ pub(super) fn process(task: &abi::Task) -> Process {
     }
 }
 
+fn closed(event: &abi::Event) -> Signal {
+    Signal::Closed {
+        key: edge_key(&event.key),
+        n: event.after_us.saturating_add(1),
+    }
+}
+
 /// A ring buffer record; the kinds were checked when it was read.
 pub(super) fn signal(event: &abi::Event, at: Time) -> Option<Signal> {
     let key = &event.key;
@@ -185,6 +192,7 @@ pub(super) fn signal(event: &abi::Event, at: Time) -> Option<Signal> {
             }),
             port: key.local_port,
         },
+        abi::EVENT_CLOSED => closed(event),
         abi::EVENT_SYN_ACK_RESENT => Signal::SynAckResent {
             owner: owner(key),
             local: SocketAddr::new(address(key.family, key.local), key.local_port),

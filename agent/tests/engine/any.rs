@@ -168,6 +168,8 @@ fn any_signal() -> impl Strategy<Value = Signal> {
             retransmits: 1,
             process: process("z")
         }),
+        (any_key(), any_port()).prop_map(|(key, port)| Signal::Reset { key, port }),
+        (any_key(), any_bytes()).prop_map(|(key, n)| Signal::Closed { key, n }),
         (any_netns(), any_port(), any_ip(), any_ip()).prop_map(|(netns, port, local, peer)| {
             Signal::NoListener {
                 netns,

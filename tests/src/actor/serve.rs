@@ -53,6 +53,9 @@ pub(crate) struct Options {
     /// Resets every connection once a request came, without an answer
     #[arg(long)]
     reset: bool,
+    /// Closes every connection once a request came, without an answer
+    #[arg(long)]
+    wordless: bool,
     /// File for counters
     #[arg(long)]
     pub(crate) counters: Option<PathBuf>,
@@ -98,8 +101,9 @@ fn accept(options: &Options, counters: &Counters, listener: &TcpListener) {
         if options.hang_up {
             continue;
         }
-        if options.reset {
-            thread::spawn(move || reset(&stream));
+        if options.reset || options.wordless {
+            let resets = options.reset;
+            thread::spawn(move || end(&stream, resets));
             continue;
         }
         let delay = Duration::from_secs_f64(options.delay);
@@ -122,11 +126,13 @@ pub(crate) fn local(port: u16) -> Result<TcpListener> {
     })
 }
 
-/// Reads something and closes by a reset.
-fn reset(mut stream: &TcpStream) {
+/// Reads something and closes, by a reset if it is to be one.
+fn end(mut stream: &TcpStream, resets: bool) {
     let _ = stream.read(&mut [0_u8; 1024]);
-    // Without lingering, close(2) sends a reset. A socket that cannot be set so is closed as others are.
-    let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+    if resets {
+        // Without lingering, close(2) sends a reset. A socket that cannot be set so is closed as others are.
+        let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+    }
 }
 
 /// Answers one request.

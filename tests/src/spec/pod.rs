@@ -314,6 +314,9 @@ pub(crate) struct Serve {
     /// Resets every connection in place of an answer.
     #[serde(default)]
     pub(crate) reset: bool,
+    /// Closes every connection in place of an answer.
+    #[serde(default)]
+    pub(crate) wordless: bool,
     /// Addresses; all families of the pod if not given.
     pub(crate) listen: Option<Listen>,
     /// Accepts what arrives.

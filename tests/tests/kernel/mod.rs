@@ -205,7 +205,8 @@ impl World {
                 Signal::FirstSeen { key, .. }
                 | Signal::Failed { key, .. }
                 | Signal::Stalled { key, .. }
-                | Signal::Reset { key, .. } => ours(key),
+                | Signal::Reset { key, .. }
+                | Signal::Closed { key, .. } => ours(key),
                 _ => false,
             })
             .collect()

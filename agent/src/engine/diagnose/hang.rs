@@ -1,16 +1,20 @@
 //! Findings about connections that hang after their handshake: not read, not answered, not closed.
 //!
 //! One sample of the socket table decides: what hangs is filed, what no longer does is closed. Where
-//! a proxy that accepts nothing explains why it reads nothing, only the former is told.
+//! a proxy that accepts nothing explains why it reads nothing, only the former is told. A proxy that has
+//! nowhere to go may end connections in place of letting them wait: of those the kernel tells.
 
 use std::collections::BTreeMap;
 
+use super::Scene;
 use crate::{
     engine::{
         Code, Leg, Stage,
         directory::PodId,
+        evidence::Sample,
         findings::{Case, Findings, Render},
         hang::{Closer, Hang, Hangs},
+        resets::Run,
         streams::Page,
         throttle::Cpu,
         top::Top,
@@ -30,6 +34,9 @@ const NOWHERE: usize = 2;
 const LEFT_MS: u64 = 20_000;
 /// So many must be left, and there must be younger ones: they grow.
 const LEFT: usize = 8;
+/// The facts of connections that were ended at once, and of such as wait.
+const HUNG_UP: &str = "hung_up";
+const WAITING: &str = "waiting_now";
 
 /// Files what hangs in the namespace of a pod.
 pub(in crate::engine) fn hangs(
@@ -68,8 +75,50 @@ pub(in crate::engine) fn hangs(
     } else {
         nowhere
     };
-    file(at, pod, Code::StuckNoUpstream, &nowhere, findings, render);
+    let hung_up = findings
+        .get(pod, Code::StuckNoUpstream)
+        .is_some_and(is_hung_up);
+    // What was ended at once is in no table.
+    if !nowhere.is_empty() || !hung_up {
+        file(at, pod, Code::StuckNoUpstream, &nowhere, findings, render);
+    }
     half_closed(at, pod, &hangs.half_closed, findings, render);
+}
+
+/// The proxy ends its app's connections at once, without a word.
+pub(in crate::engine) fn hung_up(
+    at: Time,
+    pod: PodId,
+    run: &Run,
+    sample: &Sample,
+    findings: &mut Findings,
+) {
+    let case = findings.note(at, Some(pod), Code::StuckNoUpstream);
+    case.add(sample);
+    case.witnesses
+        .insert("the kernel told how connections ended");
+    let to = sample.destination;
+    let text = format!(
+        "{} connections to {to}, each at once and without a byte; the proxy dialled nobody meanwhile",
+        run.resets
+    );
+    case.state(at, HUNG_UP, text);
+}
+
+/// Whether a case of [`Code::StuckNoUpstream`] is about connections that were ended, not about such as wait.
+pub(in crate::engine) fn is_hung_up(case: &Case) -> bool {
+    case.fact(HUNG_UP).is_some() && case.fact(WAITING).is_none()
+}
+
+/// When it may be told that the proxy goes nowhere with what it took: what waits has waited; what was ended must be what
+/// captured connections come to, for long enough that the proxy's own would have been counted.
+pub(super) fn ripe(case: &Case, scene: &Scene<'_>) -> Option<Time> {
+    /// Two drains and their way here.
+    const SPAN_US: u64 = 3_000_000;
+    let lasts = |run: &Run| run.established > 0 && run.spans() >= SPAN_US;
+    let mut runs = scene.watch.hung_up.rules();
+    let told = !is_hung_up(case) || runs.any(|(_, run)| lasts(run));
+    told.then_some(case.first)
 }
 
 /// Those whose destination owes an answer.
@@ -115,7 +164,7 @@ fn file(
         }
         bytes += u64::from(hang.bytes);
     }
-    case.state(at, "waiting_now", hanging.len().to_string());
+    case.state(at, WAITING, hanging.len().to_string());
     case.state(at, "longest", format!("{} s", longest / 1_000));
     case.witnesses.insert("the kernel's socket table");
     details(at, case, hanging, bytes);

@@ -21,6 +21,9 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
             format!("the app of {pod} at {to} does not answer: {n} of the proxy wait")
         }
         Code::StuckUpstreamSilent => format!("{to} does not answer the proxy of {pod}: {n} wait"),
+        Code::StuckNoUpstream if super::hang::is_hung_up(case) => {
+            format!("the proxy of {pod} ends {n} to {to} at once and goes nowhere for them")
+        }
         Code::StuckNoUpstream if case.destinations.is_empty() => {
             format!("the proxy of {pod} took {n} with a request and went nowhere for them")
         }
@@ -55,6 +58,9 @@ pub(super) fn remedy(case: &Case, proxy: &str) -> String {
         ),
         Code::StuckUpstreamSilent => format!(
             "The proxy did its part: {to} has the requests (acknowledged) and is silent. Look at that workload, its own proxy first; set a request timeout in the mesh for its route, so that callers do not wait for ever."
+        ),
+        Code::StuckNoUpstream if super::hang::is_hung_up(case) => format!(
+            "Ask {proxy} why it ends what is for {to}: a destination outside the registry while only registered ones are allowed, a cluster without healthy endpoints, a listener without a route, a limit of connections, or a filter that refuses this app. Its access log says which."
         ),
         Code::StuckNoUpstream => format!(
             "Ask {proxy} where it sends {to}: a listener without a route, a cluster without healthy endpoints, or a destination outside the registry while only registered ones are allowed. Its log and its config dump name it."

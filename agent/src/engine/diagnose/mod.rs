@@ -33,7 +33,7 @@ pub(super) use agent::{attributed, coverage, overload, unattributed};
 pub(super) use bypass::{ENDED_BY_CAPTURE, refile};
 pub(super) use collide::collide;
 pub(super) use datagram::{Flow, datagram, dns_rules, is_past_resolver, would_capture};
-pub(super) use hang::hangs;
+pub(super) use hang::{hangs, hung_up, is_hung_up};
 pub(super) use lost::{Place, Stop, hang_sample, stopped, upstream_hangs, upstream_resets};
 pub(super) use marked::{ROUTE, astray};
 pub(super) use ports::{no_port, ports};

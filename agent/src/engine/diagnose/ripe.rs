@@ -44,10 +44,10 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
         | Code::SidecarThrottled
         | Code::StuckUnread
         | Code::StuckUpstreamSilent
-        | Code::StuckNoUpstream
         | Code::FailInvalidPackets
         | Code::FailTupleCollision
         | Code::StuckHalfClosed => Some(case.first),
+        Code::StuckNoUpstream => super::hang::ripe(case, scene),
         // A rule of the node may have refused it.
         Code::StuckUpstreamRefused => {
             let open = scene.watch.turned_away.open_until();
