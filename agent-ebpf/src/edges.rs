@@ -7,7 +7,7 @@ use sidestep_abi::{Counter, EdgeKey, EdgeValue, FLAG_OVERFLOW, OUTCOME_COUNT, Ta
 
 use crate::{
     atomic, events,
-    maps::{EDGES, OVERFLOW, lost},
+    maps::{COUNTED, EDGES, OVERFLOW, lost},
 };
 
 /// `BPF_NOEXIST`: insert only if there is nothing yet.
@@ -48,6 +48,20 @@ pub(crate) fn count(key: &EdgeKey, task: &Task, outcome: u8, duration_us: u32) -
 pub(crate) fn time(key: &EdgeKey, duration_us: u32) {
     if let Some(value) = EDGES.get_ptr_mut(key) {
         add_duration(value, duration_us);
+        counted();
+    }
+}
+
+/// Says that there is something to read, after it was counted. Read first: the word is all CPUs'.
+#[inline(always)]
+fn counted() {
+    if let Some(word) = COUNTED.get_ptr_mut(0) {
+        // SAFETY: a map value.
+        unsafe {
+            if core::ptr::read_volatile(word) == 0 {
+                core::ptr::write_volatile(word, 1);
+            }
+        }
     }
 }
 
@@ -98,6 +112,7 @@ fn add(value: *mut EdgeValue, outcome: u8, duration_us: u32) {
     if duration_us != NO_DURATION {
         add_duration(value, duration_us);
     }
+    counted();
 }
 
 #[inline(always)]

@@ -107,6 +107,10 @@ pub(crate) static EDGES: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries
 #[map]
 pub(crate) static OVERFLOW: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries(1_024, 0);
 
+/// One word: whether anything was counted in the two above since the agent read them.
+#[map]
+pub(crate) static COUNTED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// Flows over UDP; apart, so that they never take an edge's place.
 #[map]
 pub(crate) static DATAGRAMS: HashMap<EdgeKey, DatagramValue> = HashMap::with_max_entries(1_024, 0);

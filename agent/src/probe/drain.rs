@@ -2,18 +2,21 @@
 //!
 //! One batch lookup reads thousands of edges per system call; totals of the last look are
 //! kept here and subtracted. Its cost follows the number of distinct edges, not the rate
-//! of connections.
+//! of connections; the walk through an empty map's buckets is spared while nothing is counted.
 
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::maps::{Map, MapData};
 use sidestep_abi::{EdgeKey, EdgeValue};
 
 use super::{
-    ProbeError, decode, sys,
+    ProbeError, decode,
+    load::shared,
+    sys::{self, Shared},
     totals::{Last, Totals},
 };
 use crate::model::EdgeDelta;
@@ -23,6 +26,38 @@ use crate::model::EdgeDelta;
 const BATCH: usize = 512;
 /// Looks without a change after which an edge is forgotten: two minutes at one per second.
 const IDLE_LOOKS: u16 = 120;
+/// The map is walked with every so many looks, though nothing was counted: what is idle goes.
+const WALK_ANYWAY: u16 = 10;
+
+/// The word in which the probes say that they counted something.
+pub(super) struct Counted(Shared);
+
+impl Counted {
+    /// Maps the word.
+    ///
+    /// # Errors
+    /// [`ProbeError`] if it is missing or cannot be mapped.
+    pub(super) fn new(map: Option<&Map>) -> Result<Self, ProbeError> {
+        shared(map, "COUNTED", size_of::<u64>()).map(Self)
+    }
+
+    /// Whether anything was counted since this was last asked. What is counted from now on is told next time, even if
+    /// it is read already.
+    pub(super) fn take(&self) -> bool {
+        self.word().swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// What was taken could not be read.
+    pub(super) fn put_back(&self) {
+        self.word().store(1, Ordering::Release);
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        debug_assert!(self.0.len() == size_of::<u64>());
+        // SAFETY: the mapping begins with an aligned word that lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.0.start().cast()) }
+    }
+}
 
 /// One edge map and what was read of it.
 pub(super) struct EdgeReader {
@@ -31,6 +66,8 @@ pub(super) struct EdgeReader {
     keys: Vec<EdgeKey>,
     values: Vec<EdgeValue>,
     look: u32,
+    /// Looks since the last walk, that of the walk included.
+    looks: u16,
 }
 
 impl EdgeReader {
@@ -48,6 +85,7 @@ impl EdgeReader {
             keys: vec![EdgeKey::default(); BATCH],
             values: vec![EdgeValue::default(); BATCH],
             look: 0,
+            looks: 0,
         })
     }
 
@@ -61,11 +99,19 @@ impl EdgeReader {
         self.last.knows(key)
     }
 
-    /// Adds what is new since the last look to `out`.
+    /// Adds what is new since the last look to `out`; `counted`: whether there is anything.
     ///
     /// # Errors
     /// [`ProbeError::System`] if the map cannot be read.
-    pub(super) fn drain(&mut self, out: &mut Vec<EdgeDelta>) -> Result<(), ProbeError> {
+    pub(super) fn drain(
+        &mut self,
+        counted: bool,
+        out: &mut Vec<EdgeDelta>,
+    ) -> Result<(), ProbeError> {
+        self.looks = self.looks.saturating_add(1);
+        if !counted && self.looks < WALK_ANYWAY {
+            return Ok(());
+        }
         self.look = self.look.wrapping_add(1);
         let mut cursor = 0_u64;
         let mut first = true;
@@ -89,13 +135,14 @@ impl EdgeReader {
             }
             first = false;
         }
+        self.looks = 0;
         self.forget_idle(out);
         Ok(())
     }
 
     fn take_in(&mut self, index: usize, out: &mut Vec<EdgeDelta>) {
         let (key, value) = (self.keys[index], self.values[index]);
-        let look = self.look;
+        let (look, looks) = (self.look, self.looks);
         let Some(last) = self.last.of(&key, look) else {
             return;
         };
@@ -106,7 +153,7 @@ impl EdgeReader {
                 last.idle = 0;
                 out.push(delta);
             }
-            None => last.idle = last.idle.saturating_add(1),
+            None => last.idle = last.idle.saturating_add(looks),
         }
     }
 

@@ -24,7 +24,7 @@ use super::{
     clock::Anchor,
     datagrams::{self, Taker},
     decode,
-    drain::EdgeReader,
+    drain::{Counted, EdgeReader},
     drops::Drops,
     late, load,
     open::OpenSockets,
@@ -56,6 +56,7 @@ impl Default for ProbeOptions {
 pub struct Probes {
     ebpf: Ebpf,
     ring: RingBuf<MapData>,
+    counted: Counted,
     edges: EdgeReader,
     overflow: EdgeReader,
     datagrams: Taker<EdgeKey, DatagramValue>,
@@ -117,6 +118,7 @@ impl Probes {
             ring: RingBuf::try_from(ring).map_err(|e| ProbeError::Object {
                 reason: e.to_string(),
             })?,
+            counted: Counted::new(ebpf.map("COUNTED"))?,
             edges: EdgeReader::new(ebpf.take_map("EDGES"), "EDGES")?,
             overflow: EdgeReader::new(ebpf.take_map("OVERFLOW"), "OVERFLOW")?,
             datagrams: Taker::new(ebpf.take_map("DATAGRAMS"), "DATAGRAMS", datagrams::ROOM)?,
@@ -195,8 +197,10 @@ impl Probes {
         #[cfg(feature = "debug-log")]
         self.log.flush();
         let mut deltas = Vec::new();
-        self.edges.drain(&mut deltas)?;
-        self.overflow.drain(&mut deltas)?;
+        let counted = self.counted.take();
+        let read = self.edges.drain(counted, &mut deltas);
+        read.and_then(|()| self.overflow.drain(counted, &mut deltas))
+            .inspect_err(|_| self.counted.put_back())?;
         deltas.extend(self.sweep());
         Ok(deltas)
     }
