@@ -2,7 +2,8 @@
 //!
 //! Those of the proxy speak of their destination. Those of an app that were captured speak of its proxy: whoever ends
 //! them at once and dials nobody meanwhile had nowhere to go with them. A proxy that passes on how its upstream ended
-//! has dialled for it, and one whose requests share connections answers in words.
+//! has dialled for it, and one whose requests share connections answers in words. A node's proxy is left alone: it passes
+//! on whole connections over one that it shares.
 
 use super::{
     Code, diagnose,
@@ -58,6 +59,11 @@ impl Engine {
 
     /// The proxy ended `n` connections of its app, as far as they were captured.
     fn hung_up_on(&mut self, pod: PodId, container: Option<u16>, key: &EdgeKey, n: u64) {
+        let entry = self.known.directory.pod(pod);
+        let intent = entry.and_then(|entry| entry.intent.as_ref());
+        if intent.is_none_or(|intent| intent.node_proxy) {
+            return;
+        }
         let root = self.findings.get(pod, Code::FailInvalidPackets);
         let watch = self.known.watches.entry(pod).or_default();
         // Then it is not the proxy that ends them.

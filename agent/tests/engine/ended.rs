@@ -5,7 +5,7 @@ use sidestep::{
     model::{Arrival, EdgeKey, Signal, Stream},
 };
 
-use crate::{kit::*, stuck::failed};
+use crate::{kit::*, spec::ambient, stuck::failed};
 
 const TO: &str = "10.9.0.1:80";
 
@@ -131,6 +131,15 @@ fn ends_of_other_connections_are_not_the_proxys() {
         ended(&mut node, &closed(), counted);
         assert!(!node.told().contains(&Code::StuckNoUpstream));
     }
+}
+
+#[test]
+fn a_proxy_that_shares_connections_may_pass_on_how_they_ended() {
+    let mut node = ambient();
+    ended(&mut node, &closed(), &|n| {
+        n.edge(captured(), established(1))
+    });
+    assert!(!node.told().contains(&Code::StuckNoUpstream));
 }
 
 #[test]

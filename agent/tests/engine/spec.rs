@@ -276,7 +276,7 @@ fn a_direction_that_a_switch_turns_off_is_no_empty_list() {
 }
 
 /// The pod without a sidecar, enrolled with the node's proxy.
-fn ambient() -> Node {
+pub(crate) fn ambient() -> Node {
     with(|pod| {
         pod.containers.remove(1);
         let key = "ambient.istio.io/redirection".to_owned();
