@@ -6,7 +6,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use sidestep_abi::{Counter, EVENT_CLOSED, EVENT_FIRST_SEEN, EVENT_RESET, EdgeKey, Event, Task};
 
 use crate::edges;
-use crate::maps::{BUDGET_SLOTS, BUDGETS, Budget, EVENTS, lost};
+use crate::maps::{BUDGET_KINDS, BUDGET_SLOTS, BUDGETS, Budget, EVENTS, lost};
 
 /// Events a namespace may tell at once.
 const BURST: u32 = 200;
@@ -15,6 +15,22 @@ const REFILL_NS: u64 = 10_000_000;
 /// Closes a namespace may tell at once, and one more every 100 ms: they speak for all the others.
 const CLOSES: u32 = 20;
 const CLOSE_NS: u64 = 100_000_000;
+
+/// What has a budget of its own.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Kind {
+    /// Connections that do not come about.
+    Connection,
+    /// What was done to the namespace.
+    Namespace,
+    Reset,
+    Close,
+    /// Packets dropped of a watched address.
+    Look,
+}
+
+const _: () = assert!(Kind::Look as u32 + 1 == BUDGET_KINDS);
 
 /// Tells that an edge was counted for the first time. Bounded by the edge map itself.
 #[inline(always)]
@@ -40,7 +56,7 @@ pub(crate) struct Detail {
 /// Tells, if the namespace's budget allows.
 #[inline(always)]
 pub(crate) fn tell_within_budget(kind: u32, key: &EdgeKey, task: &Task, detail: &Detail) {
-    if spend(key.netns) {
+    if spend(Kind::Connection, key.netns) {
         tell(kind, key, task, detail);
     } else {
         lost(Counter::EventsSuppressed);
@@ -51,7 +67,7 @@ pub(crate) fn tell_within_budget(kind: u32, key: &EdgeKey, task: &Task, detail: 
 /// by the thousand must not hide what was done to its rules.
 #[inline(always)]
 pub(crate) fn tell_of_namespace(kind: u32, key: &EdgeKey, task: &Task) {
-    if spend(!key.netns) {
+    if spend(Kind::Namespace, key.netns) {
         tell(kind, key, task, &Detail::default());
     } else {
         lost(Counter::EventsSuppressed);
@@ -62,7 +78,7 @@ pub(crate) fn tell_of_namespace(kind: u32, key: &EdgeKey, task: &Task) {
 /// connections that do not come about.
 #[inline(always)]
 pub(crate) fn tell_of_reset(key: &EdgeKey) {
-    if spend(key.netns.rotate_left(16)) {
+    if spend(Kind::Reset, key.netns) {
         tell(EVENT_RESET, key, &edges::NOBODY, &Detail::default());
     } else {
         lost(Counter::EventsSuppressed);
@@ -74,7 +90,7 @@ pub(crate) fn tell_of_reset(key: &EdgeKey) {
 /// the others.
 #[inline(always)]
 pub(crate) fn may_tell_of_close(netns: u32, now: u64) -> Option<u64> {
-    let budget = budget(netns.rotate_left(24), now, CLOSES, CLOSE_NS)?;
+    let budget = budget(Kind::Close, netns, now, CLOSES, CLOSE_NS)?;
     // SAFETY: a map value.
     unsafe {
         if !take(budget) {
@@ -100,7 +116,7 @@ pub(crate) fn tell_of_close(key: &EdgeKey, more: u64) {
 /// Whether one more packet dropped of a watched address may be looked at.
 #[inline(always)]
 pub(crate) fn may_look(at: u32) -> bool {
-    spend(at.rotate_left(8) | 1)
+    spend(Kind::Look, at)
 }
 
 /// Tells.
@@ -144,10 +160,10 @@ fn note(kind: u32, netns: u32, outcome: u8, errno: u16) {
 
 /// Takes a token of a namespace's bucket.
 #[inline(always)]
-fn spend(netns: u32) -> bool {
+fn spend(kind: Kind, netns: u32) -> bool {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    match budget(netns, now, BURST, REFILL_NS) {
+    match budget(kind, netns, now, BURST, REFILL_NS) {
         // SAFETY: a map value.
         Some(budget) => unsafe { take(budget) },
         None => false,
@@ -156,8 +172,9 @@ fn spend(netns: u32) -> bool {
 
 /// The bucket of a namespace, with what it has earned by now. Not atomic: a race costs or grants a token.
 #[inline(always)]
-fn budget(netns: u32, now: u64, burst: u32, refill_ns: u64) -> Option<*mut Budget> {
-    let budget = BUDGETS.get_ptr_mut(netns & (BUDGET_SLOTS - 1))?;
+fn budget(kind: Kind, netns: u32, now: u64, burst: u32, refill_ns: u64) -> Option<*mut Budget> {
+    let slot = kind as u32 * BUDGET_SLOTS + (netns & (BUDGET_SLOTS - 1));
+    let budget = BUDGETS.get_ptr_mut(slot)?;
     // SAFETY: a map value.
     unsafe {
         if (*budget).netns != netns {

@@ -22,8 +22,10 @@ pub(crate) const CONNECTING_SLOTS: u32 = 1_024;
 pub(crate) const REFUSED_SLOTS: u32 = 1_024;
 /// Children not yet accepted.
 pub(crate) const ACCEPT_SLOTS: u32 = 8_192;
-/// Namespaces with a budget of events of their own.
+/// Namespaces with a budget of events of their own, for each kind of event that has one.
 pub(crate) const BUDGET_SLOTS: u32 = 256;
+/// Kinds of events with a budget.
+pub(crate) const BUDGET_KINDS: u32 = 5;
 /// Inbound redirects already told.
 pub(crate) const TOLD_SLOTS: u32 = 1_024;
 
@@ -87,7 +89,7 @@ pub(crate) struct Acceptable {
     pub(crate) key: EdgeKey,
 }
 
-/// A namespace's budget of events.
+/// A namespace's budget of events of one kind.
 #[repr(C)]
 pub(crate) struct Budget {
     /// Last refill.
@@ -158,7 +160,7 @@ pub(crate) static OPEN: Array<Open> = Array::with_max_entries(OPEN_SLOTS, BPF_F_
 pub(crate) static WAITING: HashMap<u32, u32> = HashMap::with_max_entries(WAITING_ROOM, 0);
 
 #[map]
-pub(crate) static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_SLOTS, 0);
+pub(crate) static BUDGETS: Array<Budget> = Array::with_max_entries(BUDGET_SLOTS * BUDGET_KINDS, 0);
 
 #[map]
 pub(crate) static TOLD: Array<u64> = Array::with_max_entries(TOLD_SLOTS, 0);
