@@ -11,9 +11,13 @@
 
 mod kernel;
 
-use std::{io::Write as _, net::TcpStream, time::Duration};
+use std::{
+    io::Write as _,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
-use kernel::{SERVER, World, at};
+use kernel::{CLIENT, SERVER, World, at};
 use sidestep::model::Signal;
 
 #[test]
@@ -90,5 +94,44 @@ fn an_end_at_once_without_an_answer_is_told_and_others_are_not() {
     world.until("the end", |w| ends(w, wordless) == 1);
     for other in [spoken, late, left] {
         assert_eq!(ends(&world, other), 0, "{other}");
+    }
+}
+
+#[test]
+fn closes_beyond_the_budget_are_told_in_sum_and_each_namespace_has_its_own() {
+    const EACH: u64 = 200;
+    let mut world = World::new("bud");
+    for (side, address) in [('s', SERVER), ('c', CLIENT)] {
+        world.enter(side);
+        let listener = std::net::TcpListener::bind(at(address, 80)).unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+    }
+    // In turns: the one's budget must not be the other's.
+    let closed = |world: &World| {
+        for (from, to) in [('c', SERVER), ('s', CLIENT)] {
+            world.enter(from);
+            let mut stream = TcpStream::connect(at(to, 80)).unwrap();
+            std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap();
+        }
+    };
+    let start = Instant::now();
+    (0..EACH).for_each(|_| closed(&world));
+    // What was not told comes with the next that may be.
+    std::thread::sleep(Duration::from_millis(150));
+    closed(&world);
+    let earned = start.elapsed().as_millis() / 100;
+    let told = |w: &World, netns| -> Vec<u64> {
+        let of = |signal: &Signal| match signal {
+            Signal::Closed { key, n } if key.owner.netns == netns => Some(*n),
+            _ => None,
+        };
+        w.signals.iter().filter_map(of).collect()
+    };
+    let sides = [world.client, world.server];
+    let all = |w: &World, netns| told(w, netns).iter().sum::<u64>() == EACH + 1;
+    world.until("all", |w| sides.iter().all(|netns| all(w, *netns)));
+    for netns in sides {
+        let times = told(&world, netns).len() as u128;
+        assert!(times <= 20 + earned + 1, "{times} times, {earned} earned");
     }
 }
