@@ -73,10 +73,17 @@ impl Directory {
         own
     }
 
-    /// Whether a socket with this address is what an earlier namespace of this number left behind.
+    /// Whether a socket with this address is what an earlier namespace of this number left behind (numbers are used again
+    /// within seconds): another pod's, or one that was nobody's. Of the latter it shows in the addresses, among which
+    /// are none of the pod's.
     pub(super) fn is_earlier(&self, netns: NetnsId, ip: IpAddr) -> bool {
-        let entry = self.netns.get(&netns);
-        entry.is_some_and(|entry| entry.earlier.contains(&ip))
+        let Some(entry) = self.netns.get(&netns) else {
+            return false;
+        };
+        let status = entry.bound.and_then(|pod| self.pods.get(&pod));
+        let status = status.map_or(&[][..], |pod| &pod.pod.ips);
+        let unseen = !status.is_empty() && !status.iter().any(|ip| entry.addresses.contains(ip));
+        entry.earlier.contains(&ip) || unseen && entry.addresses.contains(&ip)
     }
 
     /// The cgroup of a pod's proxy.

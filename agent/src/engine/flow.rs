@@ -126,13 +126,13 @@ impl Engine {
         }
     }
 
-    /// Whether what waited may be this pod's. Numbers of namespaces are used again within seconds: what an
-    /// earlier namespace of that number left behind comes from another address.
+    /// Whether what waited may be this pod's, not what an earlier namespace of its number left behind.
     fn may_be_of(&self, pod: PodId, delta: &EdgeDelta) -> bool {
         let (local, directory) = (delta.key.local.to_canonical(), &self.known.directory);
         let own = directory.own_addresses(pod);
-        if own.contains(&local) || directory.is_earlier(delta.key.owner.netns, local) {
-            return own.contains(&local);
+        let earlier = directory.is_earlier(delta.key.owner.netns, local);
+        if earlier || own.contains(&local) {
+            return !earlier;
         }
         // Loopback is everybody's; but then the other end is inside as well.
         let remote = delta.key.remote.ip().to_canonical();

@@ -2,12 +2,12 @@
 
 use sidestep::{
     engine::{Change, Code},
-    model::{Arrival, CgroupId, EdgeKey},
+    model::{Arrival, CgroupId, EdgeKey, NetnsId},
 };
 
 use crate::{
     kit::*,
-    live_rules::{WHOLE, whole, with},
+    live_rules::{WHOLE, reading_of, whole, with},
 };
 
 fn direct() -> EdgeKey {
@@ -91,6 +91,34 @@ fn connections_the_earlier_pod_left_behind_are_not_those_of_the_next() {
         node.pass(3.0);
         assert_eq!(node.open(), [Code::BypassNoRules], "{status:?}");
     }
+}
+
+#[test]
+fn connections_of_a_namespace_that_was_nobodys_are_not_those_of_the_pod_with_its_number() {
+    const NUMBER: NetnsId = NetnsId(300);
+    let mut node = Node::running();
+    node.change(netns(NUMBER, &["10.1.0.254"]));
+    let of = |cgroup, address| {
+        let mut key = out(cgroup, 1000, "10.9.0.1:80", Arrival::Nowhere);
+        (key.owner.netns, key.local) = (NUMBER, ip(address));
+        key
+    };
+    node.edge(of(CgroupId(77), "10.1.0.254"), established(10));
+    // Nobody has looked at the namespace's addresses since.
+    let mut next = pod("other", "uid-9", &["10.0.0.9"], meshed().containers);
+    for container in &mut next.containers {
+        container.id = container.id.as_ref().map(|id| format!("{id}-9"));
+    }
+    node.change(Change::Pod(Box::new(next)));
+    node.change(cgroup(CgroupId(901), "uid-9", "c-app-9", NUMBER));
+    node.change(cgroup(CgroupId(902), "uid-9", "c-proxy-9", NUMBER));
+    node.give(reading_of(NUMBER, &[]));
+    node.pass(6.0);
+    assert_eq!(node.told(), []);
+    node.change(netns(NUMBER, &["10.0.0.9"]));
+    node.edge(of(CgroupId(901), "10.0.0.9"), established(1));
+    node.pass(3.0);
+    assert_eq!(node.open(), [Code::BypassNoRules]);
 }
 
 #[test]
