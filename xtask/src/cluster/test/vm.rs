@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_hours(2);
 pub(super) fn run(options: &Options, kernel: Kernel) -> Result<ExitCode> {
     let images = world::images(options.agent.as_deref().zip(options.tests.as_deref()))?;
     // One that was given may be where the machine does not look.
-    let agent = paths::target().join("cluster-images/sidestep");
+    let agent = images.agent.with_file_name("sidestep");
     fs::copy(&images.program, &agent).context("cannot copy the agent")?;
     super::super::lifecycle::programs()?;
     for component in [Component::Envoy, Component::Helm] {

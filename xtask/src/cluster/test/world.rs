@@ -23,7 +23,7 @@ use crate::{image, manifests, paths, process};
 /// The image files.
 #[derive(Debug)]
 pub(super) struct Images {
-    agent: PathBuf,
+    pub(super) agent: PathBuf,
     mesh: PathBuf,
     /// The agent itself, which is the plugin of kubectl, too.
     pub(super) program: PathBuf,
