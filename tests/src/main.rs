@@ -31,6 +31,7 @@ mod soak;
 mod spec;
 mod suite;
 mod template;
+mod turns;
 mod world;
 
 use std::process::ExitCode;

@@ -19,6 +19,7 @@ use crate::load::{self, Loaded};
 use crate::machine;
 use crate::reap::{HUB, Session};
 use crate::run::{self, Report, Setting, Shared, Skip};
+use crate::turns;
 use crate::world::World;
 
 /// Which scenarios, and what they need.
@@ -59,6 +60,9 @@ pub(crate) struct Options {
     /// How many run at once
     #[arg(long, default_value_t = 4)]
     jobs: usize,
+    /// Of each scenario's combinations only those whose turn it is in this place, 0 to 3
+    #[arg(long, value_name = "PLACE")]
+    turn: Option<usize>,
     /// One agent for all of them, as on a node, and not one for each
     #[arg(long)]
     shared: bool,
@@ -182,6 +186,9 @@ fn select(options: &Options) -> Result<Vec<Loaded>> {
             options.all || options.tag.is_some() || !options.names.is_empty(),
             "name a scenario, or say --all, --tag TAG or --file PATH; `list` shows them"
         );
+    }
+    if let Some(place) = options.turn {
+        turns::keep(&mut all, place);
     }
     for name in &options.names {
         let known = all.iter().any(|loaded| names(loaded, name));

@@ -73,6 +73,10 @@ pub(crate) struct RunOptions {
     /// Build the world and act, without an agent
     #[arg(long)]
     no_agent: bool,
+    /// Of each scenario's combinations only those whose turn it is in this place, 0 to 3: the four
+    /// together run them all
+    #[arg(long, value_name = "PLACE", requires = "all", value_parser = clap::value_parser!(u8).range(0..4))]
+    turn: Option<u8>,
     /// One agent for each scenario, also with --all, where one serves them all
     #[arg(long)]
     isolated: bool,
@@ -320,6 +324,9 @@ fn arguments(options: &RunOptions, kernel: &str, dir: &Path, files: &[OsString])
     }
     if let Some(again) = options.again {
         all.extend(["--again".into(), again.to_string().into()]);
+    }
+    if let Some(turn) = options.turn {
+        all.extend(["--turn".into(), turn.to_string().into()]);
     }
     for argument in &options.agent_arg {
         all.extend(["--agent-arg".into(), argument.into()]);

@@ -30,6 +30,10 @@ pub(crate) struct Options {
     /// Run scenarios again where nothing changed since they passed
     #[arg(long)]
     force: bool,
+    /// Every combination of every scenario on every kernel; else a kernel runs every scenario, the
+    /// combinations of backend and family take turns, and the four kernels together run them all
+    #[arg(long)]
+    full: bool,
     /// No scenarios: neither on this machine nor in virtual machines
     #[arg(long)]
     quick: bool,
@@ -109,7 +113,7 @@ fn on_host(options: &Options, programs: &Programs) -> Result<String> {
     }
     let mut inputs = inputs(programs)?;
     inputs.text(&std::fs::read_to_string("/proc/version")?);
-    place(options, "host", inputs, "")
+    place(options, "host", None, inputs, "")
 }
 
 fn in_machines(options: &Options, programs: &Programs) -> Vec<Outcome> {
@@ -159,7 +163,10 @@ fn in_machine(
     inputs.text(&files.release);
     inputs.text(&files.fingerprint);
     inputs.text(&setup::need_guest_tools()?.fingerprint);
-    place(options, &kernel.to_string(), inputs, prefix)
+    let turn = (!options.full)
+        .then(|| Kernel::ALL.iter().position(|k| *k == kernel))
+        .flatten();
+    place(options, &kernel.to_string(), turn, inputs, prefix)
 }
 
 /// What decides how scenarios end, wherever they run.
@@ -176,19 +183,27 @@ fn inputs(programs: &Programs) -> Result<Inputs> {
 }
 
 /// Runs all scenarios in one place, or says since when they are known to pass there.
-fn place(options: &Options, place: &str, inputs: Inputs, prefix: &str) -> Result<String> {
+fn place(
+    options: &Options,
+    place: &str,
+    turn: Option<usize>,
+    mut inputs: Inputs,
+    prefix: &str,
+) -> Result<String> {
+    let turn = turn.map(|turn| turn.to_string());
+    inputs.text(turn.as_deref().unwrap_or("all"));
     let stamp: Stamp = inputs.stamp(&Cache::open()?, &format!("scenarios-{place}"));
     if let Some(when) = stamp.passed().filter(|_| !options.force && !in_ci()) {
         println!("{prefix}NOT RUN: UNCHANGED SINCE IT PASSED AT {when} (--force runs it again)");
         return Ok(format!("not run: unchanged since it passed at {when}"));
     }
     stamp.forget()?;
-    let last = xtask(
-        &[
-            "scenario", "run", "--all", "--again", AGAIN, "--kernel", place,
-        ],
-        prefix,
-    )?;
+    let mut arguments = vec!["scenario", "run", "--all", "--again", AGAIN];
+    arguments.extend(["--kernel", place]);
+    if let Some(turn) = &turn {
+        arguments.extend(["--turn", turn]);
+    }
+    let last = xtask(&arguments, prefix)?;
     let compared = xtask(&["differential", "--kernel", place], prefix)
         .context("the evaluation of rules against the kernel")?;
     stamp.write()?;
