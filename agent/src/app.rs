@@ -1,7 +1,7 @@
 //! Composition root and event loop: the one file that sees both ends.
 //!
 //! Whatever arrives is stamped with a time, recorded if asked for, and handed to the
-//! engine; what the engine says goes to the log, its board to the outputs. Nothing here
+//! engine; what the engine says goes to the log, its board to outputs that ask for it. Nothing here
 //! decides anything about connections, and nobody imports this module but `main`'s commands.
 
 mod clock;
@@ -9,13 +9,7 @@ mod port;
 mod recorder;
 mod sources;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -31,17 +25,17 @@ use crate::{
         profiles,
     },
     cluster::ClusterHandle,
-    engine::{Board, Engine, Input},
+    engine::{Engine, Input},
     model::{AgentStats, Coverage, EdgeDelta, Loss, Signal},
     node::{self, NodeHandle},
-    output::{View, http, log::FindingLog},
+    output::{BoardSender, View, boards, http, log::FindingLog},
     probe::{self, ProbeError, ProbeOptions, Probes},
 };
 use clock::Clock;
 use recorder::Recorder;
 use sources::{rules_options, sources};
 
-/// Reading the edge map and drawing the board.
+/// Reading the edge map.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Settling connections that came out nowhere: a bypass is told within this.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -102,9 +96,8 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
     let protection = port::protection(&options.port).await?;
     let probes = start_probes(options)?;
     let log = FindingLog::default();
-    let drained = Arc::new(AtomicBool::new(false));
-    let (boards, latest) = watch::channel(Arc::new(Board::default()));
-    let view = View::new(latest, Arc::new(move || clock.now()), Arc::clone(&drained))
+    let (boards, latest) = boards();
+    let view = View::new(latest, Arc::new(move || clock.now()))
         .with_config(options)?
         .with_loss("log", log.suppressed_total())
         .with_loss("recording", recorder.lost());
@@ -127,7 +120,6 @@ async fn start(options: &AgentOptions) -> anyhow::Result<()> {
         recorder,
         log,
         boards,
-        drained,
         drains: 0,
         coverage: Coverage::default(),
         node,
@@ -180,8 +172,7 @@ struct Agent {
     probes: Probes,
     recorder: Recorder,
     log: FindingLog,
-    boards: watch::Sender<Arc<Board>>,
-    drained: Arc<AtomicBool>,
+    boards: BoardSender,
     drains: u32,
     coverage: Coverage,
     node: NodeHandle,
@@ -207,6 +198,7 @@ impl Agent {
                 () = &mut stop => break,
                 _ = drain.tick() => self.drain()?,
                 _ = sweep.tick() => self.sweep(),
+                () = self.boards.wanted() => self.boards.show(|| self.engine.board()),
                 ready = ring.readable() => {
                     ready.context(RING)?;
                     self.signals();
@@ -249,7 +241,7 @@ impl Agent {
         }
         // A finding is rare, and whoever waits for it should not wait for the next drain too.
         if told {
-            self.boards.send_replace(self.engine.board());
+            self.boards.outdate();
         }
     }
 
@@ -307,10 +299,9 @@ impl Agent {
         self.probes.attach_late();
         self.tell_coverage();
         self.give(Input::Stats(self.stats()));
-        let board = self.engine.board();
-        self.log.sources(board.at, &board.sources);
-        self.boards.send_replace(board);
-        self.drained.store(true, Ordering::Relaxed);
+        let now = self.clock.now();
+        self.log.sources(now, self.engine.sources());
+        self.boards.drained(now);
         self.recorder.flush();
         Ok(())
     }

@@ -132,6 +132,12 @@ impl Engine {
         board
     }
 
+    /// Sources of identity in trouble, and what is wrong.
+    #[must_use]
+    pub const fn sources(&self) -> &BTreeMap<String, String> {
+        &self.sources
+    }
+
     /// Connections held back because their pod is not known yet, by edge.
     #[must_use]
     pub fn waiting(&self) -> usize {

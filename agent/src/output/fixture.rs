@@ -6,12 +6,10 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
-use tokio::sync::watch;
-
-use super::View;
+use super::{BoardReceiver, View};
 use crate::{
     engine::{
         AcceptRow, Accepts, Board, Code, ConnectionRow, DropRow, EdgeRow, HandshakeRow,
@@ -57,12 +55,17 @@ pub(crate) fn view(board: Board) -> View {
 
 /// A view of `board` at `now`.
 pub(crate) fn view_at(board: Board, now: Time, drained: bool) -> View {
-    let (_, boards) = watch::channel(Arc::new(board));
-    View::new(
-        boards,
-        Arc::new(move || now),
-        Arc::new(AtomicBool::new(drained)),
-    )
+    View::new(boards(board, drained), Arc::new(move || now))
+}
+
+/// The end of an event loop that showed `board` and is gone.
+pub(crate) fn boards(board: Board, drained: bool) -> BoardReceiver {
+    let (mut sender, boards) = super::boards();
+    if drained {
+        sender.drained(board.at);
+    }
+    sender.show(|| Arc::new(board));
+    boards
 }
 
 /// The board.

@@ -1,8 +1,9 @@
 //! The HTTP server: metrics, health and JSON, read-only.
 //!
 //! It listens on loopback unless told otherwise, has no endpoint that changes anything, and
-//! answers every mistake with JSON that says what to do. Handlers only read a [`View`];
-//! none waits for the event loop, so a stuck loop is seen in `/healthz`, not as a timeout.
+//! answers every mistake with JSON that says what to do. Handlers only read a [`View`], for which
+//! a board is drawn before; none waits long for the event loop, and `/healthz` not at all, so that a
+//! stuck loop is seen there, not as a timeout.
 
 mod bounded;
 mod guard;
@@ -13,8 +14,9 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{FromRequestParts, Query, State, rejection::QueryRejection},
+    extract::{FromRequestParts, Query, Request, State, rejection::QueryRejection},
     http::{Method, StatusCode, Uri, header},
+    middleware::Next,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -32,7 +34,7 @@ use super::{
     metrics::{CONTENT_TYPE, Metrics},
 };
 
-/// A board older than this means that the event loop hangs: one is drawn every second, and
+/// Counters older than this mean that the event loop hangs: they are read every second, and
 /// loading the probes at start takes a few seconds on a slow machine.
 const STALE: Duration = Duration::from_secs(15);
 
@@ -134,9 +136,9 @@ struct Shared {
 
 fn router(view: View) -> Router {
     let metrics = Arc::new(Metrics::new(view.clone()));
+    let drawn = axum::middleware::from_fn_with_state(view.clone(), draw);
     Router::new()
         .route("/metrics", get(metrics_page))
-        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/v1/pods", get(pods))
         .route("/v1/pods/{namespace}/{name}", get(pod::pod))
@@ -145,10 +147,18 @@ fn router(view: View) -> Router {
         .route("/v1/findings", get(findings))
         .route("/v1/edges", get(edges))
         .route("/v1/coverage", get(coverage))
+        .route_layer(drawn)
+        .route("/healthz", get(healthz))
         .route("/v1/config", get(config))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
         .with_state(Shared { view, metrics })
+}
+
+/// Has the board drawn that the answer is a view of.
+async fn draw(State(view): State<View>, request: Request, next: Next) -> Response {
+    view.refresh().await;
+    next.run(request).await
 }
 
 async fn metrics_page(State(shared): State<Shared>) -> Response {

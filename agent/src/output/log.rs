@@ -118,8 +118,11 @@ impl FindingLog {
     }
 
     /// Logs which sources of identity got into trouble or out of it since the last call.
-    pub fn sources(&mut self, now: Time, sources: &[(String, String)]) {
-        let before = std::mem::replace(&mut self.sources, sources.iter().cloned().collect());
+    pub fn sources(&mut self, now: Time, sources: &BTreeMap<String, String>) {
+        if self.sources == *sources {
+            return;
+        }
+        let before = std::mem::replace(&mut self.sources, sources.clone());
         for (source, trouble) in sources {
             if before.get(source) != Some(trouble) && self.allowed(now) {
                 tracing::warn!(%source, %trouble, "a source of identity is in trouble");

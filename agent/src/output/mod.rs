@@ -5,11 +5,13 @@
 //! finding. Nothing here prints to stdout; that is the command line's business.
 
 pub mod api;
+mod boards;
 pub mod http;
 pub mod log;
 pub mod metrics;
 mod view;
 
+pub use boards::{BoardReceiver, BoardSender, boards};
 pub use view::{Clock, View};
 
 #[cfg(test)]

@@ -7,14 +7,14 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use serde::Serialize;
-use tokio::sync::watch;
 
+use super::BoardReceiver;
 use crate::{
     engine::Board,
     model::{Loss, Time},
@@ -26,10 +26,9 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 /// The latest board and what belongs to it.
 #[derive(Clone)]
 pub struct View {
-    board: watch::Receiver<Arc<Board>>,
+    boards: BoardReceiver,
     clock: Clock,
     created: Time,
-    drained: Arc<AtomicBool>,
     losses: Vec<(&'static str, Arc<AtomicU64>)>,
     config: Arc<serde_json::Value>,
 }
@@ -43,18 +42,14 @@ impl fmt::Debug for View {
 }
 
 impl View {
-    /// A view of the boards that arrive in `board`.
-    ///
-    /// `drained` becomes true with the first drain of the kernel's counters; `config` is
-    /// shown at `/v1/config` as it is.
+    /// A view of the boards that arrive in `boards`.
     #[must_use]
-    pub fn new(board: watch::Receiver<Arc<Board>>, clock: Clock, drained: Arc<AtomicBool>) -> Self {
+    pub fn new(boards: BoardReceiver, clock: Clock) -> Self {
         let created = clock();
         Self {
-            board,
+            boards,
             clock,
             created,
-            drained,
             losses: Vec::new(),
             config: Arc::new(serde_json::Value::Null),
         }
@@ -77,10 +72,15 @@ impl View {
         self
     }
 
+    /// Asks for a board of now and waits a moment for it.
+    pub async fn refresh(&self) {
+        self.boards.refresh().await;
+    }
+
     /// The latest board.
     #[must_use]
     pub fn board(&self) -> Arc<Board> {
-        Arc::clone(&self.board.borrow())
+        self.boards.latest()
     }
 
     /// The settings.
@@ -92,14 +92,15 @@ impl View {
     /// Whether the kernel's counters have been read at least once.
     #[must_use]
     pub fn drained(&self) -> bool {
-        self.drained.load(Ordering::Relaxed)
+        self.boards.drained().is_some()
     }
 
-    /// Time since the latest board was drawn, or since the start while there is none.
+    /// Age of the counters on a board of now: time since the kernel's were read, or since the start
+    /// while they were not. It grows where the event loop hangs.
     #[must_use]
     pub fn age(&self) -> Duration {
-        let drawn = self.board.borrow().at.max(self.created);
-        Duration::from_micros((self.clock)().micros_since(drawn))
+        let read = self.boards.drained().unwrap_or_default();
+        Duration::from_micros((self.clock)().micros_since(read.max(self.created)))
     }
 
     /// Everything dropped at a bound: in the kernel, in the engine, at the edges.

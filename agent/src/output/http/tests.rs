@@ -177,10 +177,10 @@ async fn health_follows_the_boards_age() {
 /// A view whose clock moved on without a new board.
 fn stale() -> View {
     use std::sync::atomic::{AtomicU64, Ordering};
-    let (_, boards) = tokio::sync::watch::channel(Arc::new(fixture::board()));
+    let boards = fixture::boards(fixture::board(), true);
     let now = AtomicU64::new(fixture::NOW.0);
     let clock = Arc::new(move || Time(now.fetch_add(60_000_000, Ordering::Relaxed)));
-    View::new(boards, clock, Arc::default())
+    View::new(boards, clock)
 }
 
 #[tokio::test]

@@ -111,10 +111,11 @@ fn a_flood_is_cut_and_counted() {
 
 #[test]
 fn a_source_is_told_when_its_trouble_changes() {
-    let trouble = |text: &str| vec![("pods-dir".to_owned(), text.to_owned())];
+    let trouble = |text: &str| BTreeMap::from([("pods-dir".to_owned(), text.to_owned())]);
+    let none = BTreeMap::new;
     let mut log = FindingLog::default();
     let lines = logged(|| {
-        for sources in [trouble("a"), trouble("a"), trouble("b"), vec![], vec![]] {
+        for sources in [trouble("a"), trouble("a"), trouble("b"), none(), none()] {
             log.sources(fixture::NOW, &sources);
         }
     });
