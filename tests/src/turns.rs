@@ -4,8 +4,6 @@
 //! says the same again. So every scenario runs on every kernel, and its combinations take turns: together the kernels run
 //! all of them, and a kernel meets every backend and family in some scenarios.
 
-use std::collections::BTreeMap;
-
 use crate::load::Loaded;
 
 /// How many places share the combinations: the kernels of the matrix.
@@ -18,27 +16,15 @@ pub(crate) fn keep(all: &mut Vec<Loaded>, place: usize) {
     all.retain(|_| turns.next().unwrap_or(true));
 }
 
-/// For each combination, given by its scenario's name, whether it is its turn.
+/// For each combination, given by its scenario's name, whether it is its turn. Those of one scenario are side by side.
 fn turns(names: &[&str], place: usize) -> Vec<bool> {
-    let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
-    for name in names {
-        *sizes.entry(name).or_default() += 1;
-    }
-    let (mut scenario, mut combination) = (0, 0);
-    let mut before = None;
-    let mut all = Vec::with_capacity(names.len());
-    for name in names {
-        if before.is_some_and(|before| before != name) {
-            scenario += 1;
-            combination = 0;
-        }
-        before = Some(name);
-        let shares = sizes.get(name).copied().unwrap_or(1).min(PLACES);
+    let scenarios = names.chunk_by(|one, next| one == next).enumerate();
+    let of_one = |(scenario, combinations): (usize, &[&str])| {
+        let shares = combinations.len().min(PLACES);
         // Each scenario begins elsewhere, or one kernel would meet IPv4 alone.
-        all.push(combination % shares == (place + scenario) % shares);
-        combination += 1;
-    }
-    all
+        (0..combinations.len()).map(move |at| at % shares == (place + scenario) % shares)
+    };
+    scenarios.flat_map(of_one).collect()
 }
 
 #[cfg(test)]
