@@ -1,6 +1,6 @@
 //! Drawing the board: everything the outputs read, as rows, sorted.
 //!
-//! Drawn only when somebody asks, at most once per input. Edges are the exception to
+//! Drawn only when somebody asks. Edges are the exception to
 //! completeness: the board carries the [`SHOWN_EDGES`] most recent ones, because ten
 //! thousand rows of strings would cost more memory than the agent itself.
 

@@ -38,7 +38,6 @@ pub struct Engine {
     pub(super) stats: AgentStats,
     pub(super) sources: BTreeMap<String, String>,
     pub(super) itself: Itself,
-    board: Option<Arc<Board>>,
 }
 
 impl Engine {
@@ -59,14 +58,12 @@ impl Engine {
             stats: AgentStats::default(),
             sources: BTreeMap::new(),
             itself: Itself::default(),
-            board: None,
         }
     }
 
     /// Takes one input. Times never go back: an earlier one counts as the latest so far.
     pub fn input(&mut self, at: Time, input: Input) {
         self.now = self.now.max(at);
-        self.board = None;
         match input {
             Input::Tick => {}
             Input::Edges(deltas) => self.edges(&deltas),
@@ -121,15 +118,10 @@ impl Engine {
         self.findings.outputs.pop_front()
     }
 
-    /// The picture of the node now; drawn when asked for, and the same until the next input.
+    /// The picture of the node now, drawn anew each time.
     #[must_use]
     pub fn board(&mut self) -> Arc<Board> {
-        if let Some(board) = &self.board {
-            return Arc::clone(board);
-        }
-        let board = Arc::new(draw::board(self));
-        self.board = Some(Arc::clone(&board));
-        board
+        Arc::new(draw::board(self))
     }
 
     /// Sources of identity in trouble, and what is wrong.

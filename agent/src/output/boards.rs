@@ -129,7 +129,7 @@ mod tests {
         })
     }
 
-    /// Shows boards of growing times to whoever asks; gives the number drawn when told to stop.
+    /// Shows boards of growing times to whoever asks; gives how many were drawn.
     async fn event_loop(mut sender: BoardSender, drains: u64) -> u64 {
         let mut drawn = 0;
         for at in 1..=drains {

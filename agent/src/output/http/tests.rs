@@ -174,7 +174,7 @@ async fn health_follows_the_boards_age() {
     assert_eq!(ask(stale(), "GET", "/healthz").await.status, 503);
 }
 
-/// A view whose clock moved on without a new board.
+/// A view whose clock moved on without another drain.
 fn stale() -> View {
     use std::sync::atomic::{AtomicU64, Ordering};
     let boards = fixture::boards(fixture::board(), true);
