@@ -327,7 +327,10 @@ impl Agent {
                 }
             }
             2 => self.probes.end_sample(),
-            3 => probe::give_back_memory(),
+            3 => {
+                probe::give_back_memory();
+                probe::give_back_program();
+            }
             _ => {}
         }
         self.drains = self.drains.wrapping_add(1);

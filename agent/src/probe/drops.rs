@@ -227,7 +227,7 @@ impl Names {
             reasons: reasons.then(|| of_kernel().unwrap_or_default()),
             functions: functions(places),
         };
-        super::sys::give_back_memory();
+        super::memory::give_back_memory();
         names
     }
 

@@ -28,6 +28,7 @@ mod error;
 mod hooks;
 mod late;
 mod load;
+mod memory;
 mod open;
 mod plan;
 mod probes;
@@ -40,6 +41,6 @@ mod totals;
 
 pub use error::ProbeError;
 pub use hooks::has_connect_hook;
+pub use memory::{bound_memory, give_back_memory, give_back_program};
 pub use probes::{ProbeOptions, Probes};
 pub use readiness::Readiness;
-pub use sys::{bound_memory, give_back_memory};

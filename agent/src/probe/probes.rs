@@ -26,13 +26,12 @@ use super::{
     decode,
     drain::{Counted, EdgeReader},
     drops::Drops,
-    late, load,
+    late, load, memory,
     open::OpenSockets,
     plan::{CATALOGUE, Capabilities, SIGNALS, SignalId, SignalInfo, Step, plan},
     readiness::Readiness,
     skeleton, stats,
     sweep::Sweeper,
-    sys,
 };
 use crate::model::{
     AgentStats, Coverage, Datagrams, EdgeDelta, Loss, LostPackets, NetnsId, ProgramStats, Rewrite,
@@ -108,7 +107,7 @@ impl Probes {
         if options.kprobes {
             late::excuse(&mut capabilities);
         }
-        sys::give_back_memory();
+        memory::give_back_memory();
         require(&capabilities)?;
         let missing = |name: &str| ProbeError::Abi {
             reason: format!("no map {name}"),

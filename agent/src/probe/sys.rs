@@ -22,11 +22,6 @@ const PROGRAM_COUNT: usize = 24;
 /// Place of `recursion_misses` in `struct bpf_prog_info` (since Linux 5.12).
 const RECURSION_MISSES: usize = 208;
 
-/// Blocks from this size on are mapped by themselves and go back when freed: a drain of a
-/// thousand edges, a namespace's rules as printed, a page of JSON.
-#[cfg(target_env = "gnu")]
-const MAPPED_ALONE: libc::c_int = 256 << 10;
-
 /// The kernel's `union bpf_attr` as bytes.
 #[repr(C, align(8))]
 struct Attr([u8; ATTR_LEN]);
@@ -190,36 +185,6 @@ pub(super) fn lift_memlock() {
     };
     // SAFETY: a valid limit.
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
-}
-
-/// Keeps what the allocator holds close to what is in use. Call it before there are threads.
-///
-/// One arena: a pod's rules are read by a thread of their own, and every such thread would
-/// begin another arena, of which a few kept kilobytes then hold megabytes. A fixed bound for
-/// what is mapped by itself: left alone it grows with the largest block ever freed (the
-/// kernel's types, several megabytes), and nothing below it goes back to the system.
-pub fn bound_memory() {
-    #[cfg(target_env = "gnu")]
-    for (option, value) in [
-        (libc::M_ARENA_MAX, 1),
-        (libc::M_MMAP_THRESHOLD, MAPPED_ALONE),
-        (libc::M_TRIM_THRESHOLD, 2 * MAPPED_ALONE),
-    ] {
-        // SAFETY: two numbers; called while this is the only thread. An unknown option is refused.
-        unsafe {
-            libc::mallopt(option, value);
-        }
-    }
-}
-
-/// Hands memory that is free back to the system: what was only needed to start, and holes
-/// that a burst left behind. A millisecond or so.
-pub fn give_back_memory() {
-    // SAFETY: no arguments that could be wrong; what is in use is not touched.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }
 
 /// Memory of a `BPF_F_MMAPABLE` array, shared with the kernel until dropped.
