@@ -8,32 +8,30 @@ mod clock;
 mod port;
 mod recorder;
 mod sources;
+mod start;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::{
+    runtime,
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 
 use crate::{
-    cli::{
-        agent::AgentOptions,
-        exit::{Exit, Fault},
-        profiles,
-    },
+    cli::agent::AgentOptions,
     cluster::ClusterHandle,
     engine::{Engine, Input},
     model::{AgentStats, Coverage, EdgeDelta, Loss, Signal},
-    node::{self, NodeHandle},
-    output::{BoardSender, View, boards, http, log::FindingLog},
-    probe::{self, ProbeError, ProbeOptions, Probes},
+    node::NodeHandle,
+    output::{BoardSender, log::FindingLog},
+    probe::{self, Probes},
 };
 use clock::Clock;
 use recorder::Recorder;
-use sources::{rules_options, sources};
+use start::{start, start_probes};
 
 /// Reading the edge map.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -51,6 +49,9 @@ const BATCH: usize = 256;
 
 /// Runs the agent until it is told to stop.
 ///
+/// The event loop has a thread to itself, and what serves and watches another beside it: in one runtime each would wake the
+/// other for whatever it waits for.
+///
 /// # Errors
 /// Something at start cannot work: privileges, kernel, port, profiles, recording file.
 pub fn run(options: &AgentOptions) -> anyhow::Result<()> {
@@ -58,11 +59,16 @@ pub fn run(options: &AgentOptions) -> anyhow::Result<()> {
     if options.probes_only {
         return probes_only(options);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let beside = runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
-    runtime.block_on(start(options))
+    let own = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (mut agent, inputs, server) = beside.block_on(start(options))?;
+    own.block_on(agent.run(inputs, options.duration()))?;
+    beside.block_on(server.end())
 }
 
 /// Attaches the probes and reads nothing: what the benchmark compares the agent with.
@@ -75,94 +81,6 @@ fn probes_only(options: &AgentOptions) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-}
-
-async fn start(options: &AgentOptions) -> anyhow::Result<()> {
-    let clock = Clock::start();
-    let profiles = profiles::load(options.profiles.as_deref())?;
-    let config = options.engine_config(&host_name());
-    let recorder = match &options.record {
-        Some(path) => Recorder::create(path, &config, clock.now()).map_err(|error| {
-            Fault::new(
-                Exit::BadInput,
-                "cannot write the recording",
-                format!("{}: {error}", path.display()),
-                "give a file in a writable directory to --record",
-            )
-        })?,
-        None => Recorder::default(),
-    };
-    let listener = http::bind(options.listen).await?;
-    let protection = port::protection(&options.port).await?;
-    let probes = start_probes(options)?;
-    let log = FindingLog::default();
-    let (boards, latest) = boards();
-    let view = View::new(latest, Arc::new(move || clock.now()))
-        .with_config(options)?
-        .with_loss("log", log.suppressed_total())
-        .with_loss("recording", recorder.lost());
-    let (stop, stopped) = watch::channel(false);
-    let served = tokio::spawn(http::serve(listener, view, protection, until(stopped)));
-    tracing::info!(listen = %options.listen, "watching");
-    let (send, inputs) = mpsc::channel(INPUTS);
-    let node_options = node::Options {
-        rules: rules_options(options)?,
-        ask_hook: Some(probe::has_connect_hook),
-        ..node::Options::default()
-    };
-    let node = node::spawn(node_options, send.clone())
-        .context("cannot start the thread that looks at the node")?;
-    let cluster = sources(options, &config.node, &profiles, send).await?;
-    let mut agent = Agent {
-        engine: Engine::new(config, profiles, clock.now()),
-        clock,
-        probes,
-        recorder,
-        log,
-        boards,
-        drains: 0,
-        coverage: Coverage::default(),
-        node,
-        cluster,
-    };
-    agent.run(inputs, options.duration()).await?;
-    stop.send_replace(true);
-    served.await.context("the HTTP server was aborted")??;
-    Ok(())
-}
-
-fn start_probes(options: &AgentOptions) -> anyhow::Result<Probes> {
-    let kprobes = !options.no_kprobes;
-    Ok(Probes::start(&ProbeOptions { kprobes }).map_err(probe_fault)?)
-}
-
-fn probe_fault(error: ProbeError) -> Fault {
-    let (exit, to_do) = match error {
-        ProbeError::NoPrivileges { .. } => (
-            Exit::NoPrivileges,
-            "run as root, or give the agent CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_PTRACE; on Linux 5.10 \
-             CAP_SYS_RESOURCE, too (the chart's capabilities.addForOldKernels)",
-        ),
-        ProbeError::NoBtf { .. } | ProbeError::Field { .. } | ProbeError::Required { .. } => (
-            Exit::Kernel,
-            "see docs/troubleshooting.md for the kernels that are supported",
-        ),
-        ProbeError::Abi { .. } | ProbeError::Object { .. } | ProbeError::System { .. } => {
-            (Exit::Internal, "report it with the output of `uname -r`")
-        }
-    };
-    Fault::new(exit, "the probes cannot start", error.to_string(), to_do)
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
-}
-
-async fn until(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop as well.
-    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// Everything the event loop owns.
