@@ -104,6 +104,7 @@ pub(crate) fn wait<K: Kernel>(sock: &Sock<K>, now: u64, duration_us: u32, pendin
         }
         K::swap(place.state, STATE_BUSY, tag(hash));
     }
+    edges::counted();
 }
 
 /// Fills in what to count if no child ever claims the connection.

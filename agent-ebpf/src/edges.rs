@@ -52,9 +52,9 @@ pub(crate) fn time(key: &EdgeKey, duration_us: u32) {
     }
 }
 
-/// Says that there is something to read, after it was counted. Read first: the word is all CPUs'.
+/// Says that there is something to read, after it was counted, or that somebody waits to be. Read first: the word is all CPUs'.
 #[inline(always)]
-fn counted() {
+pub(crate) fn counted() {
     if let Some(word) = COUNTED.get_ptr_mut(0) {
         // SAFETY: a map value.
         unsafe {

@@ -109,7 +109,7 @@ pub(crate) static EDGES: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries
 #[map]
 pub(crate) static OVERFLOW: HashMap<EdgeKey, EdgeValue> = HashMap::with_max_entries(1_024, 0);
 
-/// One word: whether anything was counted in the two above since the agent read them.
+/// One word: whether anything was counted in the two above, or waits to be, since the agent read them.
 #[map]
 pub(crate) static COUNTED: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

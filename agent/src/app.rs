@@ -40,6 +40,8 @@ const SWEEP: Duration = Duration::from_millis(250);
 /// Every so many drains the kernel's run statistics are on for one drain; they cost every
 /// program about 1 %, so never always.
 const SAMPLE_EVERY: u32 = 60;
+/// Every so many drains is looked whether something else is seen, or not, than before.
+const COVERAGE_EVERY: u32 = 5;
 /// What failed when readiness did.
 const RING: &str = "cannot wait for the ring buffer";
 /// Inputs of node and cluster waiting for the engine; senders wait when it is full.
@@ -214,8 +216,9 @@ impl Agent {
         }
         self.node.waits(self.probes.waiting());
         self.sample_programs();
-        self.probes.attach_late();
-        self.tell_coverage();
+        if self.probes.attach_late() || self.drains.is_multiple_of(COVERAGE_EVERY) {
+            self.tell_coverage();
+        }
         self.give(Input::Stats(self.stats()));
         let now = self.clock.now();
         self.log.sources(now, self.engine.sources());

@@ -29,7 +29,7 @@ const IDLE_LOOKS: u16 = 120;
 /// The map is walked with every so many looks, though nothing was counted: what is idle goes.
 const WALK_ANYWAY: u16 = 10;
 
-/// The word in which the probes say that they counted something.
+/// The word in which the probes say that they counted something, or that somebody waits to be counted.
 pub(super) struct Counted(Shared);
 
 impl Counted {
@@ -45,6 +45,11 @@ impl Counted {
     /// it is read already.
     pub(super) fn take(&self) -> bool {
         self.word().swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// The same, and it is told again.
+    pub(super) fn is_any(&self) -> bool {
+        self.word().load(Ordering::Acquire) != 0
     }
 
     /// What was taken could not be read.

@@ -42,7 +42,9 @@ const NEEDED: [&str; 6] = [
     "tcp_snd_una",
     "tcp_write_seq",
 ];
-const _: () = assert!(PLACES < u16::MAX as usize);
+/// Places looked at at once; most blocks of a node that rests are free.
+const BLOCK: usize = 64;
+const _: () = assert!(PLACES < u16::MAX as usize && PLACES.is_multiple_of(BLOCK));
 
 /// The table, and the program that looks.
 pub(super) struct OpenSockets {
@@ -109,13 +111,10 @@ impl OpenSockets {
         // The table counts modulo 2³².
         let now = u32::try_from(now & u64::from(u32::MAX)).unwrap_or_default();
         let mut stayed = Vec::new();
-        self.in_use = 0;
         let first = self.next;
-        for place in (first..PLACES).chain(0..first) {
-            if self.socket(place).load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            self.in_use += 1;
+        let used = self.in_use_from(first);
+        self.in_use = used.len();
+        for place in used {
             let since = self.since(place).load(Ordering::Relaxed);
             if now.wrapping_sub(since) < OPEN_STAYS {
                 continue;
@@ -126,6 +125,26 @@ impl OpenSockets {
             }
         }
         stayed
+    }
+
+    /// Places in use, beginning with those from `first` on.
+    fn in_use_from(&self, first: usize) -> Vec<usize> {
+        let used = |place: &usize| self.socket(*place).load(Ordering::Relaxed) != 0;
+        let mut places: Vec<usize> = (0..PLACES / BLOCK)
+            .map(|block| block * BLOCK..(block + 1) * BLOCK)
+            .filter(|block| self.is_in_use(block.start))
+            .flatten()
+            .filter(used)
+            .collect();
+        let before = places.partition_point(|place| *place < first);
+        places.rotate_left(before);
+        places
+    }
+
+    /// Whether any place of a block is taken: one look at all of them without a branch.
+    fn is_in_use(&self, start: usize) -> bool {
+        let sockets = (start..start + BLOCK).map(|place| self.socket(place));
+        sockets.fold(0, |all, socket| all | socket.load(Ordering::Relaxed)) != 0
     }
 
     fn socket(&self, place: usize) -> &AtomicU64 {

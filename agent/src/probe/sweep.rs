@@ -63,6 +63,11 @@ impl Sweeper {
         (self.in_use, PLACES as u64)
     }
 
+    /// Whether no place was in use at the last sweep.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.in_use == 0
+    }
+
     /// Payloads that made no sense.
     pub(super) const fn malformed(&self) -> u64 {
         self.malformed
