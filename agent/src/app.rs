@@ -24,7 +24,7 @@ use crate::{
     cli::agent::AgentOptions,
     cluster::ClusterHandle,
     engine::{Engine, Input},
-    model::{AgentStats, Coverage, EdgeDelta, Loss, Signal},
+    model::{AgentStats, CgroupId, Coverage, EdgeDelta, Loss, Signal},
     node::NodeHandle,
     output::{BoardSender, log::FindingLog},
     probe::{self, Probes},
@@ -169,8 +169,11 @@ impl Agent {
         let mut told = Vec::new();
         self.probes.read_signals(|_, signal| told.push(signal));
         for signal in told {
-            if let Signal::RulesChanged { netns, .. } = &signal {
-                self.node.rules_changed(*netns);
+            match &signal {
+                Signal::RulesChanged { netns, .. } => self.node.rules_changed(*netns),
+                // Whose it was is not told.
+                Signal::ListeningEnded { netns, .. } => self.node.seen(*netns, CgroupId(0)),
+                _ => {}
             }
             if let Some(owner) = signal.owner() {
                 self.node.seen(owner.netns, owner.cgroup);

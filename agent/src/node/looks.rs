@@ -51,6 +51,15 @@ pub(super) struct Most {
     pub(super) streams: usize,
 }
 
+/// What the kernel told since the last round.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Somebody waits in these namespaces, and in no others, if that is known at all.
+    pub(super) waiting: Option<BTreeSet<NetnsId>>,
+    /// A connection came, went or ended in these.
+    pub(super) busy: BTreeSet<NetnsId>,
+}
+
 type Queues = (Vec<ListenerQueue>, Option<u64>);
 
 /// What one visit was for, and what it found.
@@ -69,19 +78,19 @@ impl Looks {
         self.sampling.forget(netns);
     }
 
-    /// One round, `every` so often: what is news. Somebody is known to wait in these namespaces, and
-    /// in no others, if that is known at all.
+    /// One round, `every` so often: what is news.
     pub(super) fn round(
         &mut self,
         places: &[(NetnsId, PathBuf)],
         most: Most,
         every: Duration,
-        waiting: Option<&BTreeSet<NetnsId>>,
+        told: &Told,
     ) -> Vec<Input> {
+        let waiting = told.waiting.as_ref();
         let there: Vec<NetnsId> = places.iter().map(|(netns, _)| *netns).collect();
         let streams = self.walked(there.clone(), most.streams, every, waiting);
         let streams: BTreeSet<NetnsId> = streams.into_iter().collect();
-        let queues = self.sampling.next(there, most.queues, waiting);
+        let queues = self.sampling.next(there, most.queues, told);
         let queues: BTreeSet<NetnsId> = queues.into_iter().collect();
         self.round += 1;
         // Where visits are rare, each counts.
@@ -141,7 +150,7 @@ impl Looks {
         match waiting {
             Some(waiting) => {
                 let quiet = usize::from(self.pace.has_turn(every));
-                self.turns.among(there, waiting, most, quiet)
+                self.turns.among(there, waiting, most, (quiet, |_, _| true))
             }
             None => self.turns.next(there, most),
         }

@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::turns::Turns;
+use super::{looks::Told, turns::Turns};
 use crate::model::{ListenerQueue, NetnsId};
 
 /// Namespaces in a round in which nobody is known to wait. A visit is a thread, a socket and a
 /// dump, and on a full node they are most of what the agent does.
 pub(super) const QUIET: usize = 40;
 
+/// A namespace in which nothing happens has its turn after so many rounds, or up to twice as many: all of
+/// them at once would keep those waiting in which something does.
+const REST: u64 = 20;
 /// So many samples after the last in which somebody waited a queue is still in use: who accepts in bursts, as one
 /// does that may not run all the time, empties it again and again, and a sample may fall there.
 const IN_USE: u32 = 5;
@@ -21,6 +24,8 @@ const IN_USE: u32 = 5;
 pub(super) struct Sampling {
     turns: Turns,
     last: BTreeMap<NetnsId, Past>,
+    /// Where something happened since the last sample.
+    busy: BTreeSet<NetnsId>,
 }
 
 /// The samples of one namespace.
@@ -33,19 +38,23 @@ struct Past {
 }
 
 impl Sampling {
-    /// Whose turn it is, see [`Turns::next`]; where it is known who waits, [`Turns::among`].
-    pub(super) fn next(
-        &mut self,
-        there: Vec<NetnsId>,
-        most: usize,
-        waiting: Option<&BTreeSet<NetnsId>>,
-    ) -> Vec<NetnsId> {
+    /// Whose turn it is, see [`Turns::next`]; where it is known who waits, [`Turns::among`]: a queue fills by
+    /// connections, and the kernel tells of each.
+    pub(super) fn next(&mut self, there: Vec<NetnsId>, most: usize, told: &Told) -> Vec<NetnsId> {
         self.last.retain(|netns, _| there.contains(netns));
         self.turns.keep(&there);
-        match waiting {
-            Some(waiting) => self.turns.among(there, waiting, most, QUIET),
+        self.busy.extend(&told.busy);
+        self.busy.retain(|netns| there.contains(netns));
+        let busy = &self.busy;
+        let is_worth = |netns: NetnsId, rounds| {
+            rounds >= REST + u64::from(netns.0) % REST || busy.contains(&netns)
+        };
+        let next = match &told.waiting {
+            Some(waiting) => self.turns.among(there, waiting, most, (QUIET, is_worth)),
             None => self.turns.next(there, most),
-        }
+        };
+        self.busy.retain(|netns| !next.contains(netns));
+        next
     }
 
     /// The namespace's next sample is soon, and news.
@@ -88,8 +97,11 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
-    use super::{QUIET, Sampling};
-    use crate::model::{Listener, ListenerQueue, NetnsId};
+    use super::{QUIET, REST, Sampling};
+    use crate::{
+        model::{Listener, ListenerQueue, NetnsId},
+        node::looks::Told,
+    };
 
     fn places(count: u32) -> Vec<NetnsId> {
         (1..=count).map(NetnsId).collect()
@@ -113,7 +125,7 @@ mod tests {
         let mut sampling = Sampling::default();
         let mut looked = [0; 11];
         for _ in 0..10 {
-            let next = sampling.next(places(10), 4, None);
+            let next = sampling.next(places(10), 4, &Told::default());
             assert_eq!(next.len(), 4);
             for netns in next {
                 looked[netns.0 as usize] += 1;
@@ -129,7 +141,7 @@ mod tests {
         let mut sampling = Sampling::default();
         let mut looked = [0; 11];
         for _ in 0..40 {
-            for netns in sampling.next(places(10), 2, None) {
+            for netns in sampling.next(places(10), 2, &Told::default()) {
                 looked[netns.0 as usize] += 1;
                 sampling.note(netns, &[queue(u32::from(netns.0 > 2))], None);
             }
@@ -137,14 +149,17 @@ mod tests {
         assert!((1..=10).all(|id| looked[id] >= 3), "{looked:?}");
     }
 
-    #[test]
-    fn where_it_is_known_who_waits_the_rest_has_fewer_turns() {
+    /// How often each of 250 namespaces is looked at in 100 rounds, in all of which these are busy.
+    fn looked(busy: &[u32]) -> [u64; 251] {
         let mut sampling = Sampling::default();
-        let waiting = [NetnsId(77)].into();
+        let told = Told {
+            waiting: Some([NetnsId(77)].into()),
+            busy: busy.iter().copied().map(NetnsId).collect(),
+        };
         let mut looked = [0; 251];
         for round in 0..100 {
-            let next = sampling.next(places(250), 64, Some(&waiting));
-            assert!(round < 6 || next.len() == 1 + QUIET, "{}", next.len());
+            let next = sampling.next(places(250), 64, &told);
+            assert!(round < 6 || next.len() <= 1 + QUIET, "{}", next.len());
             for netns in next {
                 looked[netns.0 as usize] += 1;
                 sampling.note(netns, &[queue(0)], None);
@@ -152,10 +167,29 @@ mod tests {
         }
         // At first there is somebody new in every place.
         assert!(looked[77] >= 96, "somebody waits there: {}", looked[77]);
-        assert!((1..=250).all(|id| looked[id] >= 14), "{looked:?}");
         sampling.forget(NetnsId(5));
-        let next = sampling.next(places(250), 64, Some(&waiting));
+        let next = sampling.next(places(250), 64, &told);
         assert!(next.contains(&NetnsId(5)));
+        looked
+    }
+
+    #[test]
+    fn where_it_is_known_who_waits_the_busy_share_the_other_turns() {
+        let all: Vec<u32> = (1..=250).collect();
+        let looked = looked(&all);
+        assert!((1..=250).all(|id| looked[id] >= 14), "{looked:?}");
+    }
+
+    #[test]
+    fn where_nothing_happens_nobody_looks_but_rarely() {
+        let looked = looked(&[9]);
+        assert!(looked[9] >= 90, "it is busy: {}", looked[9]);
+        let quiet = (1..=250).filter(|id| ![9, 77].contains(id));
+        let rarely = 100 / (2 * REST)..=100 / REST + 1;
+        assert!(
+            quiet.map(|id| looked[id]).all(|n| rarely.contains(&n)),
+            "{looked:?}"
+        );
     }
 
     #[test]

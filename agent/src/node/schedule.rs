@@ -77,6 +77,8 @@ pub(super) struct Known {
     netns: BTreeSet<NetnsId>,
     cgroups: BTreeSet<CgroupId>,
     asked: HashMap<(NetnsId, CgroupId), Instant>,
+    /// Whose connections were told of since that was asked last.
+    busy: BTreeSet<NetnsId>,
 }
 
 impl Known {
@@ -88,15 +90,18 @@ impl Known {
             .retain(|(n, c), _| !(netns.contains(n) && is_known(cgroups, *c)));
     }
 
-    /// Whether to look for them now; if so, they count as looked for.
-    pub(super) fn is_worth_a_look(
-        &mut self,
-        netns: NetnsId,
-        cgroup: CgroupId,
-        now: Instant,
-    ) -> bool {
-        if self.netns.contains(&netns) && is_known(&self.cgroups, cgroup) {
-            return false;
+    /// Namespaces seen since the last call.
+    pub(super) fn take_busy(&mut self) -> BTreeSet<NetnsId> {
+        std::mem::take(&mut self.busy)
+    }
+
+    /// The kernel told of them. Whether to look for them now; if so, they count as looked for.
+    pub(super) fn seen(&mut self, netns: NetnsId, cgroup: CgroupId, now: Instant) -> bool {
+        if self.netns.contains(&netns) {
+            self.busy.insert(netns);
+            if is_known(&self.cgroups, cgroup) {
+                return false;
+            }
         }
         if self.asked.len() >= MAX_ASKED {
             self.asked.clear();
@@ -181,13 +186,24 @@ mod tests {
         let now = Instant::now();
         let (netns, cgroup) = (NetnsId(7), CgroupId(9));
         let mut known = Known::default();
-        assert!(known.is_worth_a_look(netns, cgroup, now));
-        assert!(!known.is_worth_a_look(netns, cgroup, now + Duration::from_secs(1)));
-        assert!(!known.is_worth_a_look(netns, cgroup, now + Duration::from_secs(4)));
-        assert!(known.is_worth_a_look(netns, cgroup, now + Duration::from_secs(5)));
+        assert!(known.seen(netns, cgroup, now));
+        assert!(!known.seen(netns, cgroup, now + Duration::from_secs(1)));
+        assert!(!known.seen(netns, cgroup, now + Duration::from_secs(4)));
+        assert!(known.seen(netns, cgroup, now + Duration::from_secs(5)));
         known.netns.insert(netns);
         known.cgroups.insert(cgroup);
-        assert!(!known.is_worth_a_look(netns, cgroup, now + Duration::from_secs(60)));
-        assert!(!known.is_worth_a_look(netns, CgroupId(1), now));
+        assert!(!known.seen(netns, cgroup, now + Duration::from_secs(60)));
+        assert!(!known.seen(netns, CgroupId(1), now));
+    }
+
+    #[test]
+    fn whoever_is_known_and_seen_is_busy_until_that_is_asked() {
+        let mut known = Known::default();
+        known.netns.insert(NetnsId(7));
+        for netns in [NetnsId(7), NetnsId(8)] {
+            known.seen(netns, CgroupId(1), Instant::now());
+        }
+        assert!(known.take_busy().into_iter().eq([NetnsId(7)]));
+        assert!(known.take_busy().is_empty());
     }
 }

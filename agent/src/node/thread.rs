@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use super::{
     hooks::Hooks,
     inquiries::Inquiries,
-    looks::{Looks, Most},
+    looks::{Looks, Most, Told},
     notice::Notices,
     options::Options,
     rules,
@@ -72,7 +72,7 @@ impl NodeHandle {
             .known
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if known.is_worth_a_look(netns, cgroup, Instant::now()) {
+        if known.seen(netns, cgroup, Instant::now()) {
             drop(known);
             self.shared.everything.store(true, Ordering::Relaxed);
             self.shared.ring();
@@ -160,6 +160,11 @@ impl Shared {
         let waiting = self.waiting.lock();
         let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
         waiting.as_mut().map(std::mem::take)
+    }
+
+    fn take_busy(&self) -> BTreeSet<NetnsId> {
+        let known = self.known.lock();
+        known.unwrap_or_else(PoisonError::into_inner).take_busy()
     }
 
     fn stopped(&self) -> bool {
@@ -300,9 +305,12 @@ impl Work {
         };
         let places = self.scanner.places();
         let mut news = self.shared.inquiries.answers(&self.scanner);
-        let waiting = self.shared.take_waiting();
+        let told = Told {
+            waiting: self.shared.take_waiting(),
+            busy: self.shared.take_busy(),
+        };
         let (looks, every) = (&mut self.looks, self.options.sample_every);
-        news.extend(looks.round(&places, most, every, waiting.as_ref()));
+        news.extend(looks.round(&places, most, every, &told));
         self.tell(news)
     }
 

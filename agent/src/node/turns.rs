@@ -83,21 +83,24 @@ impl Turns {
     }
 
     /// At most `most` of the namespaces there are: those in which somebody is known to wait, or did at
-    /// the last look, those that were never looked at, and so many `quiet` ones that were looked at
-    /// longest ago: what was there before the agent is known from looks only.
+    /// the last look, those that were never looked at, and so many quiet ones that were looked at
+    /// longest ago: what was there before the agent is known from looks only. Of the quiet ones only those
+    /// that are worth it, so many rounds after their last look.
     pub(super) fn among(
         &mut self,
         there: Vec<NetnsId>,
         waiting: &BTreeSet<NetnsId>,
         most: usize,
-        quiet: usize,
+        (quiet, is_worth): (usize, impl Fn(NetnsId, u64) -> bool),
     ) -> Vec<NetnsId> {
-        let last = &self.last;
+        let (last, round) = (&self.last, self.round);
         let is_due = |netns: &NetnsId| {
             waiting.contains(netns) || last.get(netns).is_none_or(|(_, waits)| *waits)
         };
         let (mut due, mut rest): (Vec<_>, Vec<_>) = there.into_iter().partition(is_due);
-        rest.sort_by_key(|netns| last.get(netns).map(|seen| seen.0));
+        let seen = |netns: &NetnsId| last.get(netns).map_or(0, |seen| seen.0);
+        rest.retain(|netns| is_worth(*netns, round - seen(netns)));
+        rest.sort_by_key(seen);
         rest.truncate(quiet);
         due.extend(rest);
         self.next(due, most)
@@ -129,7 +132,8 @@ mod tests {
         let mut looked = [0; 6];
         for round in 0..100 {
             let waiting = BTreeSet::from_iter((round >= 50).then_some(NetnsId(3)));
-            for netns in turns.among(places.clone(), &waiting, 16, usize::from(round % 10 == 9)) {
+            let quiet = (usize::from(round % 10 == 9), |_, _| true);
+            for netns in turns.among(places.clone(), &waiting, 16, quiet) {
                 looked[netns.0 as usize] += 1;
                 turns.note(netns, netns == NetnsId(5));
             }
