@@ -42,6 +42,8 @@ pub(super) struct Looks {
     ports: Ports,
     round: u64,
     trouble: Option<String>,
+    /// The last round did not find the way into a namespace any more.
+    pub(super) lost: bool,
 }
 
 /// Most namespaces in one round.
@@ -93,6 +95,7 @@ impl Looks {
         let queues = self.sampling.next(there, most.queues, told);
         let queues: BTreeSet<NetnsId> = queues.into_iter().collect();
         self.round += 1;
+        self.lost = false;
         // Where visits are rare, each counts.
         let counted = self.round.is_multiple_of(COUNTED_EVERY) || places.len() > QUIET;
         let wanted = |netns: &NetnsId| queues.contains(netns) || streams.contains(netns);
@@ -114,9 +117,12 @@ impl Looks {
             many.extend(visit.crowded.then_some(netns));
             match visit.queues {
                 Some(Ok(queues)) => news.extend(self.queues(netns, queues)),
-                // The namespace went away.
+                // The namespace went away, or the process that showed it.
                 Some(Err(error))
-                    if error.kind() == io::ErrorKind::NotFound && is_gone(places, netns) => {}
+                    if error.kind() == io::ErrorKind::NotFound && is_gone(places, netns) =>
+                {
+                    self.lost = true;
+                }
                 Some(Err(error)) => trouble = Some(queues::trouble(&error)),
                 None => {}
             }

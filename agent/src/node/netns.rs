@@ -54,6 +54,11 @@ impl Namespaces {
         self.host
     }
 
+    /// Since when each is there.
+    pub(super) fn ages(&self) -> impl Iterator<Item = Instant> {
+        self.seen.values().map(|seen| seen.since)
+    }
+
     pub(super) fn ids(&self) -> impl Iterator<Item = NetnsId> {
         self.seen.keys().copied()
     }

@@ -11,6 +11,8 @@ pub struct Options {
     pub paths: Paths,
     /// Time between two scans without a notice.
     pub scan_every: Duration,
+    /// The same where nothing is new, and whatever appears gives notice.
+    pub scan_settled: Duration,
     /// Time between two rounds of accept queues.
     pub sample_every: Duration,
     /// Most namespaces whose accept queues are looked at in one round.
@@ -28,6 +30,7 @@ impl Default for Options {
         Self {
             paths: Paths::default(),
             scan_every: Duration::from_secs(2),
+            scan_settled: Duration::from_secs(6),
             // Not a multiple of the 100 ms in which CPU limits are measured out: looks would all fall into the same
             // moment of a proxy that may run for a part of each, and that is one in which it has just run.
             sample_every: Duration::from_millis(1_030),

@@ -1,7 +1,7 @@
 //! Looks at the node: which cgroups and network namespaces are there, and what belongs
 //! together.
 //!
-//! A look every other second must cost next to nothing, so it remembers: a container's
+//! A look every few seconds must cost next to nothing, so it remembers: a container's
 //! namespace does not change once it runs, and is asked for again only now and then. The
 //! processes outside of any cgroup of interest matter for one thing only, namespaces that
 //! nothing else shows; reading all of them is the expensive part and done rarely.
@@ -30,8 +30,8 @@ use crate::{
 /// A new cgroup or namespace is looked at in every scan: a runtime moves a process into its
 /// cgroup first and into its namespace later, and gives a namespace its addresses last.
 const YOUNG: Duration = Duration::from_secs(10);
-/// Scans between two close looks at what is not young.
-const RARELY: u64 = 15;
+/// Between two close looks at what is not young.
+const RARELY: Duration = Duration::from_secs(30);
 /// A container in the node's own namespace is believed after this: until then it is more
 /// likely one on its way into its pod's.
 const HOST_BELIEVED: Duration = Duration::from_millis(500);
@@ -70,8 +70,12 @@ pub(super) struct Look {
 
 impl Look {
     pub(super) fn is_young(&self, since: Instant) -> bool {
-        self.now.duration_since(since) < YOUNG
+        is_young(since, self.now)
     }
+}
+
+fn is_young(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) < YOUNG
 }
 
 /// What is remembered of the node.
@@ -79,6 +83,8 @@ impl Look {
 pub struct Scanner {
     paths: Paths,
     round: u64,
+    /// The last close look.
+    closely: Option<Instant>,
     hierarchies: Hierarchies,
     unified: Tree,
     legacy: Tree,
@@ -107,6 +113,7 @@ impl Scanner {
             namespaces: Namespaces::new(paths.clone()),
             paths,
             round: 0,
+            closely: None,
             hierarchies: Hierarchies::default(),
             unified: Tree::default(),
             legacy: Tree::default(),
@@ -122,10 +129,15 @@ impl Scanner {
     /// on the kernel, for milliseconds.
     pub fn scan(&mut self, now: Instant, everything: bool) -> Vec<Change> {
         self.round += 1;
+        let rarely = |last: Instant| now.saturating_duration_since(last) >= RARELY;
+        let closely = everything || self.closely.is_none_or(rarely);
+        if closely {
+            self.closely = Some(now);
+        }
         let look = Look {
             now,
             round: self.round,
-            closely: everything || self.round % RARELY == 1,
+            closely,
         };
         let mut refused = Refused::default();
         self.scan_cgroups(look, &mut refused);
@@ -147,6 +159,13 @@ impl Scanner {
         let changes = diff(&self.told, &snapshot);
         self.told = snapshot;
         changes
+    }
+
+    /// Whether all there is has been there for a while: what is new may still change without a notice.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        let cgroups = self.cgroups.values().map(|seen| seen.since);
+        let mut all = cgroups.chain(self.namespaces.ages());
+        all.all(|since| !is_young(since, now))
     }
 
     /// What this node does not let the agent see, for [`crate::model::Coverage::limits`].

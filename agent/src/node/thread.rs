@@ -203,7 +203,7 @@ pub fn spawn(options: Options, inputs: mpsc::Sender<Input>) -> io::Result<NodeHa
     let work = Work {
         scanner: Scanner::new(options.paths.clone()),
         notices: Notices::new()
-            .inspect_err(|error| tracing::warn!(%error, "inotify cannot be used: new pods are seen after up to two seconds"))
+            .inspect_err(|error| tracing::warn!(%error, "inotify cannot be used: new pods are seen after up to two seconds, and looked for as often"))
             .ok(),
         hooks: Hooks::new(options.ask_hook),
         looks: Looks::default(),
@@ -243,7 +243,7 @@ impl Work {
                 (true, _) => self.scan(&mut scans),
                 (false, true) => {
                     sample_at = now + self.options.sample_every;
-                    self.sample()
+                    self.sample(&mut scans)
                 }
                 (false, false) => {
                     self.wait(scans.next.min(sample_at), &mut scans);
@@ -270,7 +270,11 @@ impl Work {
             .places(self.scanner.places_and_node(), self.scanner.node());
         let end = Instant::now();
         let cost = processor_time().saturating_sub(spent);
-        scans.done((started, end), cost, self.options.scan_every);
+        let every = match self.notices.is_some() && self.scanner.is_settled(end) {
+            true => self.options.scan_settled,
+            false => self.options.scan_every,
+        };
+        scans.done((started, end), cost, every);
         // What appeared in a directory before it was watched gave no notice.
         if new {
             scans.notice(end);
@@ -294,7 +298,7 @@ impl Work {
         }
     }
 
-    fn sample(&mut self) -> Result<(), Closed> {
+    fn sample(&mut self, scans: &mut Schedule) -> Result<(), Closed> {
         let anew = self.shared.anew.lock();
         for netns in std::mem::take(&mut *anew.unwrap_or_else(PoisonError::into_inner)) {
             self.looks.anew(netns);
@@ -311,6 +315,10 @@ impl Work {
         };
         let (looks, every) = (&mut self.looks, self.options.sample_every);
         news.extend(looks.round(&places, most, every, &told));
+        // Another process may be in there.
+        if looks.lost {
+            scans.notice(Instant::now());
+        }
         self.tell(news)
     }
 

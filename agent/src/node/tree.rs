@@ -1,6 +1,6 @@
 //! Walks a cgroup hierarchy and finds a process in a cgroup.
 //!
-//! Cheap on purpose, it runs every other second over a thousand directories. Listing one is
+//! Cheap on purpose, it runs every few seconds over a thousand directories. Listing one is
 //! the expensive part (each holds dozens of control files), so lists are kept: a directory's
 //! number of links tells how many children it has, and while all the known ones are still
 //! there and are that many, nothing changed.
