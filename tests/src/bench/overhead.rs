@@ -20,7 +20,9 @@ use crate::reap::Session;
 const UNPACED: f64 = 1e9;
 /// More than a second of traffic, several times: less would measure where in its second the agent was met.
 const BULK_MIB: u32 = 192;
-const BULKS: u32 = 3;
+const BULKS: u32 = 5;
+/// An agent runs for months: what it does in its first seconds, and as long as all there is is new to it, is not measured.
+const SETTLED: Duration = Duration::from_secs(20);
 /// First connections fill caches and first-sight tables.
 const WARM_UP: u32 = 300;
 
@@ -55,7 +57,7 @@ pub(super) fn measure(
         for state in order {
             let samples = &mut samples[state as usize];
             let _agent = start(&lab, recipe, state)?;
-            thread::sleep(Duration::from_secs(3));
+            thread::sleep(SETTLED);
             lab.connections(WARM_UP, UNPACED)?;
             let tally = lab.connections(connections, UNPACED)?;
             let each = tally.elapsed_ns as f64 / f64::from(connections);
