@@ -200,7 +200,7 @@ impl Probes {
         let read = self.edges.drain(counted, &mut deltas);
         read.and_then(|()| self.overflow.drain(counted, &mut deltas))
             .inspect_err(|_| self.counted.put_back())?;
-        deltas.extend(self.settle(counted));
+        deltas.extend(self.sweeper.sweep(counted, &self.edges, &mut self.waiting));
         Ok(deltas)
     }
 
@@ -251,15 +251,8 @@ impl Probes {
 
     /// Settles established connections that came out nowhere. Meant for every 250 ms.
     pub fn sweep(&mut self) -> Vec<EdgeDelta> {
-        self.settle(self.counted.is_any())
-    }
-
-    /// Nobody waits if nobody did at the last sweep and nothing was counted since.
-    fn settle(&mut self, counted: bool) -> Vec<EdgeDelta> {
-        if !counted && self.sweeper.is_empty() {
-            return Vec::new();
-        }
-        self.sweeper.sweep(&self.edges, &mut self.waiting)
+        let counted = self.counted.is_any();
+        self.sweeper.sweep(counted, &self.edges, &mut self.waiting)
     }
 
     /// Attaches what could not be attached before because its module was missing; true if

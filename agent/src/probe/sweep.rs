@@ -63,22 +63,22 @@ impl Sweeper {
         (self.in_use, PLACES as u64)
     }
 
-    /// Whether no place was in use at the last sweep.
-    pub(super) const fn is_empty(&self) -> bool {
-        self.in_use == 0
-    }
-
     /// Payloads that made no sense.
     pub(super) const fn malformed(&self) -> u64 {
         self.malformed
     }
 
-    /// Settles what is due; edges not told before go to `signals` with their process.
+    /// Settles what is due; edges not told before go to `signals` with their process. Nobody waits if
+    /// nobody did at the last sweep, and nothing was `counted` since.
     pub(super) fn sweep(
         &mut self,
+        counted: bool,
         edges: &EdgeReader,
         signals: &mut Vec<(u64, Signal)>,
     ) -> Vec<EdgeDelta> {
+        if !counted && self.in_use == 0 {
+            return Vec::new();
+        }
         let now = clock::monotonic_ns();
         let mut settled: HashMap<EdgeKey, EdgeValue> = HashMap::new();
         self.in_use = 0;
