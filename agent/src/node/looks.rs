@@ -74,6 +74,16 @@ struct Visit {
     crowded: bool,
 }
 
+impl Visit {
+    /// Nobody came in, and it was for the queues or not.
+    fn failed(for_queues: bool, error: io::Error) -> Self {
+        Self {
+            queues: for_queues.then_some(Err(error)),
+            ..Self::default()
+        }
+    }
+}
+
 impl Looks {
     /// The namespace's next accept queues are told whatever they say.
     pub(super) fn anew(&mut self, netns: NetnsId) {
@@ -88,10 +98,8 @@ impl Looks {
         every: Duration,
         told: &Told,
     ) -> Vec<Input> {
-        let waiting = told.waiting.as_ref();
         let there: Vec<NetnsId> = places.iter().map(|(netns, _)| *netns).collect();
-        let streams = self.walked(there.clone(), most.streams, every, waiting);
-        let streams: BTreeSet<NetnsId> = streams.into_iter().collect();
+        let streams = self.walked(there.clone(), most.streams, every, told);
         let queues = self.sampling.next(there, most.queues, told);
         let queues: BTreeSet<NetnsId> = queues.into_iter().collect();
         self.round += 1;
@@ -110,11 +118,11 @@ impl Looks {
         let mut news = Vec::new();
         let mut many = BTreeSet::new();
         for (netns, found) in found {
-            let visit = found.unwrap_or_else(|error| Visit {
-                queues: queues.contains(&netns).then_some(Err(error)),
-                ..Visit::default()
-            });
-            many.extend(visit.crowded.then_some(netns));
+            let visit = found.unwrap_or_else(|error| Visit::failed(queues.contains(&netns), error));
+            if visit.crowded {
+                many.insert(netns);
+                self.sampling.stays_busy(netns);
+            }
             match visit.queues {
                 Some(Ok(queues)) => news.extend(self.queues(netns, queues)),
                 // The namespace went away, or the process that showed it.
@@ -123,7 +131,10 @@ impl Looks {
                 {
                     self.lost = true;
                 }
-                Some(Err(error)) => trouble = Some(queues::trouble(&error)),
+                Some(Err(error)) => {
+                    self.sampling.stays_busy(netns);
+                    trouble = Some(queues::trouble(&error));
+                }
                 None => {}
             }
             if let Some(look) = visit.streams {
@@ -131,16 +142,24 @@ impl Looks {
                 news.extend(self.streams(netns, look));
             }
         }
-        if trouble != self.trouble && !queues.is_empty() {
-            self.trouble.clone_from(&trouble);
-            news.push(Input::Change(Change::Source {
-                source: QUEUES.to_owned(),
-                trouble,
-            }));
+        if !queues.is_empty() {
+            news.extend(self.trouble(trouble));
         }
         let crowded = visits.into_iter().filter(|(netns, _)| many.contains(netns));
         news.extend(self.ports.look(Instant::now(), crowded.collect()));
         news
+    }
+
+    /// What is wrong with reading accept queues, or that nothing is any more.
+    fn trouble(&mut self, trouble: Option<String>) -> Option<Input> {
+        if trouble == self.trouble {
+            return None;
+        }
+        self.trouble.clone_from(&trouble);
+        Some(Input::Change(Change::Source {
+            source: QUEUES.to_owned(),
+            trouble,
+        }))
     }
 
     /// Namespaces whose connections are walked through in this round.
@@ -149,17 +168,18 @@ impl Looks {
         there: Vec<NetnsId>,
         most: usize,
         every: Duration,
-        waiting: Option<&BTreeSet<NetnsId>>,
-    ) -> Vec<NetnsId> {
+        told: &Told,
+    ) -> BTreeSet<NetnsId> {
         self.turns.keep(&there);
         let most = self.pace.most(most, every);
-        match waiting {
+        let walked = match &told.waiting {
             Some(waiting) => {
                 let quiet = usize::from(self.pace.has_turn(every));
                 self.turns.among(there, waiting, most, (quiet, |_, _| true))
             }
             None => self.turns.next(there, most),
-        }
+        };
+        walked.into_iter().collect()
     }
 
     fn queues(&mut self, netns: NetnsId, (queues, overflows): Queues) -> Option<Input> {

@@ -12,6 +12,8 @@ use crate::model::{ListenerQueue, NetnsId};
 /// dump, and on a full node they are most of what the agent does.
 pub(super) const QUIET: usize = 40;
 
+/// So many samples after something happened a namespace is still busy: long enough for a count of its sockets.
+const BUSY: u32 = 4;
 /// A namespace in which nothing happens has its turn after so many rounds, or up to twice as many: all of
 /// them at once would keep those waiting in which something does.
 const REST: u64 = 20;
@@ -24,8 +26,8 @@ const IN_USE: u32 = 5;
 pub(super) struct Sampling {
     turns: Turns,
     last: BTreeMap<NetnsId, Past>,
-    /// Where something happened since the last sample.
-    busy: BTreeSet<NetnsId>,
+    /// Where something happened lately, and for how many samples that is so.
+    busy: BTreeMap<NetnsId, u32>,
 }
 
 /// The samples of one namespace.
@@ -43,18 +45,27 @@ impl Sampling {
     pub(super) fn next(&mut self, there: Vec<NetnsId>, most: usize, told: &Told) -> Vec<NetnsId> {
         self.last.retain(|netns, _| there.contains(netns));
         self.turns.keep(&there);
-        self.busy.extend(&told.busy);
-        self.busy.retain(|netns| there.contains(netns));
+        let busy = told.busy.iter().map(|netns| (*netns, BUSY));
+        self.busy.extend(busy);
+        self.busy.retain(|netns, _| there.contains(netns));
         let busy = &self.busy;
         let is_worth = |netns: NetnsId, rounds| {
-            rounds >= REST + u64::from(netns.0) % REST || busy.contains(&netns)
+            rounds >= REST + u64::from(netns.0) % REST || busy.contains_key(&netns)
         };
         let next = match &told.waiting {
             Some(waiting) => self.turns.among(there, waiting, most, (QUIET, is_worth)),
             None => self.turns.next(there, most),
         };
-        self.busy.retain(|netns| !next.contains(netns));
+        for netns in &next {
+            self.busy.entry(*netns).and_modify(|left| *left -= 1);
+        }
+        self.busy.retain(|_, left| *left > 0);
         next
+    }
+
+    /// There is more to be seen in the next rounds, whatever happens.
+    pub(super) fn stays_busy(&mut self, netns: NetnsId) {
+        self.busy.insert(netns, BUSY);
     }
 
     /// The namespace's next sample is soon, and news.
@@ -97,7 +108,7 @@ impl Sampling {
 
 #[cfg(test)]
 mod tests {
-    use super::{QUIET, REST, Sampling};
+    use super::{BUSY, QUIET, REST, Sampling};
     use crate::{
         model::{Listener, ListenerQueue, NetnsId},
         node::looks::Told,
@@ -183,13 +194,31 @@ mod tests {
     #[test]
     fn where_nothing_happens_nobody_looks_but_rarely() {
         let looked = looked(&[9]);
-        assert!(looked[9] >= 90, "it is busy: {}", looked[9]);
+        assert!(looked[9] >= 95, "it is busy: {}", looked[9]);
         let quiet = (1..=250).filter(|id| ![9, 77].contains(id));
         let rarely = 100 / (2 * REST)..=100 / REST + 1;
         assert!(
             quiet.map(|id| looked[id]).all(|n| rarely.contains(&n)),
             "{looked:?}"
         );
+    }
+
+    #[test]
+    fn what_happened_is_looked_at_for_some_rounds() {
+        let mut sampling = Sampling::default();
+        let mut told = Told {
+            waiting: Some([].into()),
+            busy: [NetnsId(1)].into(),
+        };
+        let mut rounds = 0;
+        while !sampling.next(places(1), 64, &told).is_empty() {
+            sampling.note(NetnsId(1), &[queue(0)], None);
+            told.busy.clear();
+            rounds += 1;
+        }
+        assert_eq!(rounds, BUSY);
+        sampling.stays_busy(NetnsId(1));
+        assert_eq!(sampling.next(places(1), 64, &told), places(1));
     }
 
     #[test]
