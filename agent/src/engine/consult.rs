@@ -8,9 +8,9 @@ use super::{
     Code, Inquiry, RulesReading, Verdict, diagnose,
     directory::PodId,
     explain::{self, Explained, Question},
-    facts::View,
+    facts::{self, View},
     findings::Case,
-    late::CONTAINER_WAIT_US,
+    late::{CONTAINER_WAIT_US, RULES_WAIT_US},
     machine::Engine,
     rulebook::Page,
     surroundings::Surroundings,
@@ -137,7 +137,11 @@ impl Engine {
     ) -> bool {
         let waited = self.now.micros_since(since);
         let readable = self.known.rulebook.readable;
-        if !readable || waited >= CONTAINER_WAIT_US || !explain::is_asked(view) {
+        let most = match self.only_rules_tell(pod, view, &delta.key) {
+            true => RULES_WAIT_US,
+            false => CONTAINER_WAIT_US,
+        };
+        if !readable || waited >= most || !explain::is_asked(view) {
             return false;
         }
         // What failed needs a reason from the rules only if they led it astray.
@@ -155,6 +159,15 @@ impl Engine {
             self.known.rulebook.ask(self.now, delta.key.owner.netns);
         }
         waits.unwrap_or(true)
+    }
+
+    /// Whether nobody will ever say of a connection that it stepped around the proxy unless the rules do, and they
+    /// were not read yet.
+    fn only_rules_tell(&self, pod: PodId, view: &View, key: &EdgeKey) -> bool {
+        let surroundings = Surroundings::of(&self.known);
+        let scene = surroundings.scene(pod);
+        scene.is_some_and(|scene| facts::may_be_the_proxys(key, view, scene.intent))
+            && !self.known.rulebook.is_read(key.owner.netns)
     }
 
     /// Whether a refused connection must wait until the rules are known for the first time: one of them may be what

@@ -12,7 +12,7 @@ use super::{
     explain::Explained,
     facts::{self, View},
     findings::Case,
-    late::{CONTAINER_WAIT_US, Held, POD_WAIT_US},
+    late::{CONTAINER_WAIT_US, Held, POD_WAIT_US, WAITS_US},
     ledger,
     machine::Engine,
     surroundings::{Surroundings, has_signal},
@@ -200,16 +200,10 @@ impl Engine {
     }
 
     fn wait_on(&mut self, held: Held) {
-        let known = matches!(
-            self.known.directory.who(&held.delta.key.owner),
-            Who::Pod { .. }
-        );
-        let wait = if known {
-            CONTAINER_WAIT_US
-        } else {
-            POD_WAIT_US
-        };
-        let due = held.since.plus_micros(wait).max(self.now.plus_micros(1));
+        // The next time at which somebody gives up.
+        let ends = WAITS_US.map(|wait| held.since.plus_micros(wait));
+        let due = ends.into_iter().find(|end| *end > self.now);
+        let due = due.unwrap_or(self.now.plus_micros(1));
         self.known.late.put_back(held, due);
     }
 

@@ -15,6 +15,12 @@ pub(super) const POD_WAIT_US: u64 = 5_000_000;
 /// Waiting for the container when the pod is known already.
 pub(super) const CONTAINER_WAIT_US: u64 = 2_000_000;
 
+/// Waiting for the first reading of a pod's rules where nothing else can tell who it was.
+pub(super) const RULES_WAIT_US: u64 = 10_000_000;
+
+/// All of these, the shortest first.
+pub(super) const WAITS_US: [u64; 3] = [CONTAINER_WAIT_US, POD_WAIT_US, RULES_WAIT_US];
+
 /// A delta that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {

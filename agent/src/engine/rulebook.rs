@@ -119,6 +119,11 @@ impl Rulebook {
         self.pages.get(&netns)
     }
 
+    /// Whether a namespace's rules were read at all.
+    pub(super) fn is_read(&self, netns: NetnsId) -> bool {
+        self.of(netns).is_some_and(|page| page.now.is_some())
+    }
+
     /// A reading came in.
     pub(super) fn read(&mut self, at: Time, mut reading: RulesReading) {
         self.readable |= reading.is_complete();

@@ -2,8 +2,8 @@
 //! peer reached the app itself is told by where the other socket is, and only if the rules agree.
 
 use sidestep::{
-    engine::Code,
-    model::{Arrival, CgroupId, EdgeKey},
+    engine::{Code, Input},
+    model::{Arrival, CgroupId, EdgeKey, NetnsId},
 };
 
 use crate::kit::{APP, IN, Node, PROXY, delta, established, into, ip, meshed, out, queue};
@@ -82,6 +82,24 @@ fn nothing_is_told_where_rules_are_not_known() {
     node.keep(9, &[delta(into(APP, 1000, 8080, PEER), established(4))]);
     node.pass(10.0);
     assert_eq!(node.told(), []);
+}
+
+#[test]
+fn who_may_be_the_proxy_is_kept_until_the_rules_are_read() {
+    let mut node = Node::running();
+    let Input::Rules(mut elsewhere) = whole(WHOLE) else {
+        panic!("a reading");
+    };
+    elsewhere.netns = NetnsId(99);
+    node.give(Input::Rules(elsewhere));
+    let mut pod = meshed();
+    let mode = "sidecar.istio.io/interceptionMode".to_owned();
+    pod.annotations.insert(mode, "TPROXY".to_owned());
+    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
+    node.keep(2, &[delta(into(APP, 1000, 8080, PEER), established(4))]);
+    node.pass(5.0);
+    node.give(whole(&outbound_only()));
+    node.only(Code::BypassInboundDirect);
 }
 
 #[test]
