@@ -1,4 +1,4 @@
-//! Composition root and event loop: the one file that sees both ends.
+//! The event loop and, in `start`, the composition root: the one place that sees both ends.
 //!
 //! Whatever arrives is stamped with a time, recorded if asked for, and handed to the
 //! engine; what the engine says goes to the log, its board to outputs that ask for it. Nothing here
