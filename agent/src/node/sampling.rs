@@ -3,7 +3,7 @@
 //! A visit to each of 250 namespaces every second would cost more than all else on the node: those in which somebody
 //! waits come first, the others in turns. Must never forget one: a queue that nobody looks at may be full. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{looks::Told, turns::Turns};
 use crate::model::{ListenerQueue, NetnsId};

@@ -2,12 +2,12 @@
 //! peer reached the app itself is told by where the other socket is, and only if the rules agree.
 
 use sidestep::{
-    engine::{Code, Input},
+    engine::Code,
     model::{Arrival, CgroupId, EdgeKey, NetnsId},
 };
 
 use crate::kit::{APP, IN, Node, PROXY, delta, established, into, ip, meshed, out, queue};
-use crate::live_rules::{WHOLE, whole, without};
+use crate::live_rules::{WHOLE, reading_of, whole, without};
 
 pub(crate) const PEER: &str = "10.0.0.9";
 pub(crate) const TPROXY: &str = "*mangle
@@ -87,11 +87,8 @@ fn nothing_is_told_where_rules_are_not_known() {
 #[test]
 fn who_may_be_the_proxy_is_kept_until_the_rules_are_read() {
     let mut node = Node::running();
-    let Input::Rules(mut elsewhere) = whole(WHOLE) else {
-        panic!("a reading");
-    };
-    elsewhere.netns = NetnsId(99);
-    node.give(Input::Rules(elsewhere));
+    // Rules can be read here; those of this pod are still to come.
+    node.give(reading_of(NetnsId(99), &[]));
     let mut pod = meshed();
     let mode = "sidecar.istio.io/interceptionMode".to_owned();
     pod.annotations.insert(mode, "TPROXY".to_owned());
