@@ -24,7 +24,7 @@ use super::{
     throttle::Throttles,
     watch::{Refuser, Watch},
 };
-use crate::model::{Coverage, Time};
+use crate::model::{Coverage, Direction, Time};
 
 /// Whether a signal works here.
 pub(super) fn has_signal(coverage: &Coverage, name: &str) -> bool {
@@ -173,8 +173,10 @@ impl<'a> Surroundings<'a> {
             let (behind, _) = self.known.directory.holder(ip, pod)?;
             let netns = self.known.directory.pod(behind)?.netns;
             let astray = netns.is_some_and(|netns| self.known.marked.is_astray(case.last, netns));
+            // What refuses it may still wait for the pod's rules.
+            let open = netns.is_some_and(|n| self.known.late.waits(n, Direction::Outbound));
             let watch = self.known.watches.get(&behind);
-            Some(astray || watch.is_some_and(|watch| watch.refuses(Refuser::App)))
+            Some(astray || open || watch.is_some_and(|watch| watch.refuses(Refuser::App)))
         };
         let all = case.destinations.most(DESTINATIONS);
         !all.is_empty() && all.iter().all(|(to, _)| refused(to.ip()) == Some(true))

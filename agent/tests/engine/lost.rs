@@ -208,6 +208,34 @@ fn an_upstream_that_resets_before_it_answers() {
 }
 
 #[test]
+fn resets_wait_for_what_the_pod_behind_them_says() {
+    const OTHER: NetnsId = NetnsId(300);
+    const ITS_PROXY: CgroupId = CgroupId(31);
+    for refuses in [true, false] {
+        let mut node = Node::running();
+        // Rules can be read here; those of the other pod are still to come.
+        node.give(live_rules::reading_of(NetnsId(99), &[]));
+        let containers = vec![container("istio-proxy", ContainerKind::Main, "c-3")];
+        let other = pod("db-1", "uid-3", &["10.9.0.1"], containers);
+        node.change(Change::Pod(Box::new(other)));
+        node.change(netns(OTHER, &["10.9.0.1"]));
+        node.change(cgroup(ITS_PROXY, "uid-3", "c-3", OTHER));
+        let mut to_its_app = out(ITS_PROXY, PROXY_UID, "10.9.0.1:80", Arrival::Unknown);
+        to_its_app.owner.netns = OTHER;
+        let key = out(PROXY, PROXY_UID, TO, Arrival::Unknown);
+        for _ in 0..4 {
+            if refuses {
+                node.edge(to_its_app, refused(1));
+            }
+            node.signal(reset(key, 40_000));
+            node.edge(upstream(), established(1));
+            node.pass(0.45);
+        }
+        assert_eq!(node.told().contains(&Code::StuckUpstreamReset), !refuses);
+    }
+}
+
+#[test]
 fn resets_that_are_nobodys_fault() {
     let mut node = Node::running();
     let key = out(PROXY, PROXY_UID, TO, Arrival::Unknown);
