@@ -46,7 +46,7 @@ impl Server {
     }
 }
 
-/// Makes everything there is, in the order in which it can fail: what reads the kernel before what reports it.
+/// Makes everything there is.
 ///
 /// # Errors
 /// See [`super::run`].

@@ -136,12 +136,14 @@ impl Engine {
         since: Time,
     ) -> bool {
         let waited = self.now.micros_since(since);
-        let readable = self.known.rulebook.readable;
+        if !self.known.rulebook.readable || !explain::is_asked(view) {
+            return false;
+        }
         let most = match self.only_rules_tell(pod, view, &delta.key) {
             true => RULES_WAIT_US,
             false => CONTAINER_WAIT_US,
         };
-        if !readable || waited >= most || !explain::is_asked(view) {
+        if waited >= most {
             return false;
         }
         // What failed needs a reason from the rules only if they led it astray.

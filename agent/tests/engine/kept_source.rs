@@ -20,15 +20,18 @@ pub(crate) const TPROXY: &str = "*mangle
 COMMIT
 ";
 
+/// The meshed pod captures inbound by TPROXY.
+fn by_tproxy(node: &mut Node) {
+    let mut pod = meshed();
+    let mode = "sidecar.istio.io/interceptionMode".to_owned();
+    pod.annotations.insert(mode, "TPROXY".to_owned());
+    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
+}
+
 /// The meshed pod captures inbound by TPROXY, under these rules.
 pub(crate) fn transparent(rules: &str) -> Node {
     let mut node = Node::running();
-    let mut pod = meshed();
-    pod.annotations.insert(
-        "sidecar.istio.io/interceptionMode".to_owned(),
-        "TPROXY".to_owned(),
-    );
-    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
+    by_tproxy(&mut node);
     node.give(whole(rules));
     node
 }
@@ -75,10 +78,7 @@ fn a_socket_that_was_missed_is_not_told() {
 #[test]
 fn nothing_is_told_where_rules_are_not_known() {
     let mut node = Node::running();
-    let mut pod = meshed();
-    let mode = "sidecar.istio.io/interceptionMode".to_owned();
-    pod.annotations.insert(mode, "TPROXY".to_owned());
-    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
+    by_tproxy(&mut node);
     node.keep(9, &[delta(into(APP, 1000, 8080, PEER), established(4))]);
     node.pass(10.0);
     assert_eq!(node.told(), []);
@@ -89,10 +89,7 @@ fn who_may_be_the_proxy_is_kept_until_the_rules_are_read() {
     let mut node = Node::running();
     // Rules can be read here; those of this pod are still to come.
     node.give(reading_of(NetnsId(99), &[]));
-    let mut pod = meshed();
-    let mode = "sidecar.istio.io/interceptionMode".to_owned();
-    pod.annotations.insert(mode, "TPROXY".to_owned());
-    node.change(sidestep::engine::Change::Pod(Box::new(pod)));
+    by_tproxy(&mut node);
     node.keep(2, &[delta(into(APP, 1000, 8080, PEER), established(4))]);
     node.pass(5.0);
     node.give(whole(&outbound_only()));
