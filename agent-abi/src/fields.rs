@@ -144,6 +144,8 @@ fields! {
     skb_sk: "sk_buff", "sk", Byte, Optional;
     /// Namespace of a device.
     dev_net: "net_device", "nd_net.net", Byte, Optional;
+    /// Name of a task, [`crate::COMM_LEN`] bytes.
+    task_comm: "task_struct", "comm", Byte, Optional;
     /// Namespaces of a task.
     task_nsproxy: "task_struct", "nsproxy", Byte, Optional;
     /// The network namespace among them.

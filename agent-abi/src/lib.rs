@@ -42,10 +42,10 @@ pub use slot::{
 };
 
 /// Version of every layout in this crate. Raise it with any change of a layout or of a meaning.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Symbol the probes' object carries for this version; its absence is a mismatch.
-pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_7";
+pub const ABI_SYMBOL: &str = "SIDESTEP_ABI_8";
 
 /// A record that is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

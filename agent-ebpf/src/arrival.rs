@@ -94,7 +94,8 @@ pub(crate) fn wait<K: Kernel>(sock: &Sock<K>, now: u64, duration_us: u32, pendin
         slot.since_ns = now;
         slot.duration_us = duration_us;
         slot.local_port = port;
-        slot.task = pending.task;
+        // An assignment would go through memmove, byte by byte: two references may overlap.
+        core::ptr::copy_nonoverlapping(&raw const pending.task, &raw mut slot.task, 1);
         connect::outbound(sock, &ends, netns, &mut slot.key);
         expect(sock, &mut slot.key, pending.decision);
         // Nobody's slot is shared by all: it must stay empty.

@@ -4,11 +4,11 @@
 //! is known; the answer usually comes in a softirq of somebody else. What the beginning
 //! knows waits in a small table keyed by the socket's address, never in a hash.
 
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns};
 use sidestep_abi::{
     ARRIVAL_DECIDED, ARRIVAL_NOWHERE, ARRIVAL_PORT, ARRIVAL_UNKNOWN, Counter, DIRECTION_OUTBOUND,
     EVENT_FAILED, EdgeKey, OUTCOME_ABORTED, OUTCOME_DENIED, OUTCOME_ESTABLISHED, OUTCOME_FAILED,
-    OUTCOME_NO_ADDRESS, OUTCOME_REFUSED, OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE, Task,
+    OUTCOME_NO_ADDRESS, OUTCOME_REFUSED, OUTCOME_TIMED_OUT, OUTCOME_UNREACHABLE,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
         DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
     },
-    open, reset,
+    open, reset, task,
     verifier::forget,
 };
 
@@ -50,10 +50,8 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
         (*pending).place = 0;
         (*pending).decision = DECISION_UNKNOWN;
         (*pending).retransmits = 0;
-        (*pending).task = Task {
-            pid: (thread >> 32) as u32,
-            comm: bpf_get_current_comm().unwrap_or_default(),
-        };
+        (*pending).task.pid = (thread >> 32) as u32;
+        task::name::<K>(&raw mut (*pending).task);
         core::ptr::write_volatile(&raw mut (*pending).sk, sk);
         if let Some(connecting) = CONNECTING.get_ptr_mut(thread as u32 & (CONNECTING_SLOTS - 1)) {
             *connecting = Connecting {

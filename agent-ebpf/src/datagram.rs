@@ -22,8 +22,9 @@ use sidestep_abi::{
 use crate::{
     atomic,
     decision::{MAP_IPS, read_range, same},
-    kernel::{AF_INET6, current_netns},
+    kernel::AF_INET6,
     maps::{DATAGRAMS, DECISION_REDIRECT, lost},
+    task::current_netns,
 };
 
 /// Name resolution.

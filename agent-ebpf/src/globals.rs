@@ -12,7 +12,7 @@ pub(crate) static OFFSETS: Offsets = Offsets::NONE;
 
 /// Its name is the ABI version; the agent refuses an object without it.
 #[unsafe(no_mangle)]
-static SIDESTEP_ABI_7: u32 = 0;
+static SIDESTEP_ABI_8: u32 = 0;
 
 /// Several helpers are only for programs under the GPL or a licence that names it.
 #[unsafe(link_section = "license")]

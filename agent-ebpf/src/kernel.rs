@@ -9,9 +9,7 @@
 
 use core::{marker::PhantomData, ptr};
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user,
-};
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use sidestep_abi::{ABSENT, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
 use crate::{atomic, maps::destination, verifier::forget};
@@ -42,6 +40,9 @@ pub(crate) fn known(constant: &u32) -> u32 {
 
 /// A way to read kernel memory.
 pub(crate) trait Kernel {
+    /// Whether it loads in place, which takes a pointer that the verifier knows.
+    const IN_PLACE: bool;
+
     /// Loads the `T` that lies `offset` bytes after `base`; zero if it cannot be read.
     ///
     /// # Safety
@@ -59,6 +60,8 @@ pub(crate) trait Kernel {
 pub(crate) struct Direct;
 
 impl Kernel for Direct {
+    const IN_PLACE: bool = true;
+
     #[inline(always)]
     unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T {
         // SAFETY: the verifier allows the load only where `base` is a BTF pointer, and
@@ -77,6 +80,8 @@ impl Kernel for Direct {
 pub(crate) struct Probed;
 
 impl Kernel for Probed {
+    const IN_PLACE: bool = false;
+
     #[inline(always)]
     unsafe fn load<T: Copy>(base: *const u8, offset: u32) -> T {
         let mut value = core::mem::MaybeUninit::<T>::uninit();
@@ -127,20 +132,6 @@ pub(crate) fn netns_inode(net: *const u8) -> u32 {
     }
     // SAFETY: an integer, read through the helper.
     unsafe { Probed::load(net, offset!(net_inum)) }
-}
-
-/// Network namespace of the running task, 0 if the kernel does not tell.
-#[inline(always)]
-pub(crate) fn current_netns() -> u32 {
-    if offset!(task_nsproxy) == ABSENT || offset!(nsproxy_net) == ABSENT {
-        return 0;
-    }
-    // SAFETY: a helper without arguments; pointers read through the helper, which checks them.
-    unsafe {
-        let task = bpf_get_current_task() as *const u8;
-        let proxies: *const u8 = Probed::load(task, offset!(task_nsproxy));
-        netns_inode(Probed::load(proxies, offset!(nsproxy_net)))
-    }
 }
 
 /// Copies the `T` at an address of the running task's memory.

@@ -28,4 +28,5 @@ mod rewrite;
 mod rules;
 mod state;
 mod syn_ack;
+mod task;
 mod verifier;

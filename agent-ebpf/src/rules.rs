@@ -18,8 +18,9 @@ use sidestep_abi::{EVENT_RULES_CHANGED, EdgeKey, FAMILY_IPV4, RULES_LEGACY, RULE
 
 use crate::{
     events,
-    kernel::{Kernel, Probed, current_netns, netns_inode},
+    kernel::{Kernel, Probed, netns_inode},
     maps::TABLE_FAMILY,
+    task::current_netns,
 };
 
 #[kprobe(function = "xt_replace_table")]

@@ -125,6 +125,27 @@ fn a_direct_connection_arrives_nowhere_and_is_counted_once() {
 }
 
 #[test]
+fn who_connects_goes_by_the_name_of_its_thread() {
+    let mut world = World::new("nam");
+    world.enter('s');
+    let ports = [8_001, 8_002, 8_003];
+    ports.iter().for_each(|port| serve(at(SERVER, *port)));
+    world.enter('c');
+    // Shorter than a word, longer than one, and as long as the kernel keeps them.
+    for (port, name) in ports.iter().zip(["a", "ten letters", "fifteen letters"]) {
+        std::fs::write("/proc/thread-self/comm", name).unwrap();
+        let to = at(SERVER, *port);
+        visit(to);
+        world.until(name, |w| {
+            w.about(to)
+                .iter()
+                .any(|s| matches!(s, Signal::FirstSeen { process, .. } if process.comm == name))
+        });
+    }
+    world.assert_no_loss();
+}
+
+#[test]
 fn an_edge_that_was_quiet_for_long_is_counted_on_and_not_again() {
     let mut world = World::new("idl");
     world.enter('s');
