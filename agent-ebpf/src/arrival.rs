@@ -18,7 +18,9 @@ use sidestep_abi::{
 };
 
 use crate::{
-    accept, connect,
+    accept,
+    addr::{Addr, halves, words},
+    connect,
     edges::{self, NO_DURATION},
     kernel::{Kernel, Sock},
     maps::{
@@ -83,7 +85,7 @@ pub(crate) fn wait<K: Kernel>(sock: &Sock<K>, now: u64, duration_us: u32, pendin
     let ends = sock.ends();
     let netns = sock.netns();
     let port = sock.local_port();
-    let hash = end_hash(netns, port, &ends.local);
+    let hash = end_hash(netns, port, ends.local);
     let Some(place) = take_place::<K>(hash, now) else {
         lost(Counter::EdgeLost);
         return;
@@ -122,11 +124,8 @@ fn expect<K: Kernel>(sock: &Sock<K>, key: &mut EdgeKey, decision: u32) {
 /// Whether the destination itself is on this host: loopback, or the own address.
 #[inline(always)]
 fn is_local(key: &EdgeKey) -> bool {
-    if key.local[0] == key.remote[0]
-        && key.local[1] == key.remote[1]
-        && key.local[2] == key.remote[2]
-        && key.local[3] == key.remote[3]
-    {
+    let (local, remote) = (halves(key.local), halves(key.remote));
+    if local[0] == remote[0] && local[1] == remote[1] {
         return true;
     }
     key.family == sidestep_abi::FAMILY_IPV4 && key.remote[0] & 0xff == 127
@@ -189,7 +188,7 @@ unsafe fn settle(slot: *mut AwaitSlot) {
 
 /// Claims the connection that one end names. The place is BUSY and ours.
 #[inline(always)]
-fn claim<K: Kernel>(netns: u32, port: u16, addr: &[u32; 4]) -> Option<Place> {
+fn claim<K: Kernel>(netns: u32, port: u16, addr: Addr) -> Option<Place> {
     let hash = end_hash(netns, port, addr);
     let (states, index) = bucket(hash)?;
     let way = way_holding(states, tag(hash))?;
@@ -212,7 +211,7 @@ fn claim<K: Kernel>(netns: u32, port: u16, addr: &[u32; 4]) -> Option<Place> {
 #[inline(never)]
 pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
     let mut key = inbound(sock);
-    if let Some(place) = claim::<K>(key.netns, sock.remote_port(), &key.remote) {
+    if let Some(place) = claim::<K>(key.netns, sock.remote_port(), halves(key.remote)) {
         // Whatever address it speaks from: a proxy may take that of the peer it speaks for.
         key.arrival = ARRIVAL_LOOPBACK;
         // SAFETY: map values; the place is BUSY and ours.
@@ -244,8 +243,8 @@ pub(crate) fn inbound<K: Kernel>(sock: &Sock<K>) -> EdgeKey {
         family: ends.family,
         flags: 0,
         reserved: 0,
-        local: ends.local,
-        remote: ends.remote,
+        local: words(ends.local),
+        remote: words(ends.remote),
     }
 }
 

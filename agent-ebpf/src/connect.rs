@@ -12,10 +12,11 @@ use sidestep_abi::{
 };
 
 use crate::{
+    addr::{Ends, halves, words},
     arrival, edges,
     edges::NO_DURATION,
     events::{self, Detail},
-    kernel::{Ends, Kernel, Sock},
+    kernel::{Kernel, Sock},
     maps::{
         CONNECTING, CONNECTING_SLOTS, Connecting, DECISION_NONE, DECISION_REDIRECT,
         DECISION_UNKNOWN, PENDING, PENDING_SLOTS, Pending, lost, sk_hash,
@@ -167,7 +168,7 @@ pub(crate) fn failed<K: Kernel>(sock: &Sock<K>) {
     let mut key = pending_key(sock);
     let errno = sock.error();
     let port = sock.local_port();
-    let refused_at = reset::met_no_listener(key.netns, port, &key.local);
+    let refused_at = reset::met_no_listener(key.netns, port, halves(key.local));
     // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT; a helper
     // without arguments.
     unsafe {
@@ -230,8 +231,8 @@ pub(crate) fn outbound<K: Kernel>(sock: &Sock<K>, ends: &Ends, netns: u32, key: 
         family: ends.family,
         flags: 0,
         reserved: 0,
-        local: ends.local,
-        remote: ends.remote,
+        local: words(ends.local),
+        remote: words(ends.remote),
     };
 }
 

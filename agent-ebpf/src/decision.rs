@@ -138,7 +138,7 @@ fn netns(ct: *const u8, late: &LateOffsets) -> u32 {
 fn tell_inbound(ct: *const u8, late: &LateOffsets, tuple: &Tuple, to: u16) {
     let netns = netns(ct, late);
     let from = u16::from_be(tuple.dst_port);
-    let seen = end_hash(netns, to, &[from.into(), 0, 0, 0]);
+    let seen = end_hash(netns, to, [from.into(), 0]);
     let Some(told) = TOLD.get_ptr_mut(seen as u32 & (TOLD_SLOTS - 1)) else {
         return;
     };

@@ -12,7 +12,12 @@ use core::{marker::PhantomData, ptr};
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
 use sidestep_abi::{ABSENT, FAMILY_IPV4, FAMILY_IPV6, NO_ID};
 
-use crate::{atomic, maps::destination, verifier::forget};
+use crate::{
+    addr::{Ends, is_mapped},
+    atomic,
+    maps::destination,
+    verifier::forget,
+};
 
 /// `IPPROTO_TCP`; MPTCP's own sockets carry another number and are not connections on the wire.
 pub(crate) const TCP: u16 = 6;
@@ -20,8 +25,6 @@ pub(crate) const TCP: u16 = 6;
 pub(crate) const UDP: u16 = 17;
 /// `AF_INET6`.
 pub(crate) const AF_INET6: u16 = 10;
-/// Second half of an IPv4-mapped IPv6 address starts with these four bytes.
-pub(crate) const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Reads an offset the way the verifier can know its value.
 macro_rules! offset {
@@ -112,16 +115,6 @@ impl Kernel for Probed {
         }
         true
     }
-}
-
-/// Both ends of a connection, as spoken on the wire.
-pub(crate) struct Ends {
-    /// `FAMILY_*`.
-    pub(crate) family: u8,
-    /// Own address.
-    pub(crate) local: [u32; 4],
-    /// Peer's address.
-    pub(crate) remote: [u32; 4],
 }
 
 /// Inode of a `struct net *`, 0 for none.
@@ -252,8 +245,8 @@ impl<K: Kernel> Sock<K> {
         let any = any.into();
         Ends {
             family: FAMILY_IPV4 + (forget(six, any) as u8 & 1) * (FAMILY_IPV6 - FAMILY_IPV4),
-            local: words([forget(local[0], any), forget(local[1], any)]),
-            remote: words([forget(remote[0], any), forget(remote[1], any)]),
+            local: [forget(local[0], any), forget(local[1], any)],
+            remote: [forget(remote[0], any), forget(remote[1], any)],
         }
     }
 
@@ -371,21 +364,4 @@ unsafe fn cgroup_id<K: Kernel>(cgroup: *const u8) -> u64 {
         }
         K::load(node, offset!(kernfs_id))
     }
-}
-
-/// Whether an IPv6 address carries an IPv4 one.
-#[inline(always)]
-const fn is_mapped(addr: [u64; 2]) -> bool {
-    addr[0] == 0 && addr[1] as u32 == MAPPED
-}
-
-/// An address as four words in memory order (little-endian: these programs are `bpfel`).
-#[inline(always)]
-const fn words(addr: [u64; 2]) -> [u32; 4] {
-    [
-        addr[0] as u32,
-        (addr[0] >> 32) as u32,
-        addr[1] as u32,
-        (addr[1] >> 32) as u32,
-    ]
 }

@@ -8,6 +8,7 @@
 )]
 
 mod accept;
+mod addr;
 mod arrival;
 mod atomic;
 mod connect;

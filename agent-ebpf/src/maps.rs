@@ -14,6 +14,8 @@ use sidestep_abi::{
     WAITING as WAITING_ROOM, WATCHED as WATCHED_ROOM,
 };
 
+use crate::addr::Addr;
+
 /// Connects not yet answered; two may share a pair of slots. One more is nobody's.
 pub(crate) const PENDING_SLOTS: u32 = 16_384;
 /// Threads inside connect(2), by thread id.
@@ -204,13 +206,11 @@ pub(crate) fn destination(netns: u32, port: u16, word: u32) -> u64 {
 
 /// Mixes what names one end of a connection into 64 bits.
 #[inline(always)]
-pub(crate) fn end_hash(netns: u32, port: u16, addr: &[u32; 4]) -> u64 {
-    let low = u64::from(addr[0]) | (u64::from(addr[1]) << 32);
-    let high = u64::from(addr[2]) | (u64::from(addr[3]) << 32);
+pub(crate) fn end_hash(netns: u32, port: u16, addr: Addr) -> u64 {
     let end = u64::from(netns) | (u64::from(port) << 32);
     let mixed = end.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        ^ low.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-        ^ high.wrapping_mul(0x1656_67b1_9e37_79f9);
+        ^ addr[0].wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
+        ^ addr[1].wrapping_mul(0x1656_67b1_9e37_79f9);
     (mixed ^ (mixed >> 32)).wrapping_mul(0xff51_afd7_ed55_8ccd)
 }
 

@@ -13,6 +13,7 @@ use aya_ebpf::{
 use sidestep_abi::{ABSENT, EVENT_NO_LISTENER, EdgeKey, FAMILY_IPV4, FAMILY_IPV6};
 
 use crate::{
+    addr::{Addr, halves},
     edges,
     events::{self, Detail},
     kernel::{Kernel, Probed, offset},
@@ -50,7 +51,7 @@ fn sent(sk: *const u8, skb: *const u8) {
     let Some((key, peer_port)) = syn(skb) else {
         return;
     };
-    let tag = end_hash(key.netns, peer_port, &key.remote);
+    let tag = end_hash(key.netns, peer_port, halves(key.remote));
     if let Some(slot) = REFUSED.get_ptr_mut(tag as u32 & (REFUSED_SLOTS - 1)) {
         // SAFETY: a map value; a helper without arguments.
         unsafe {
@@ -64,7 +65,7 @@ fn sent(sk: *const u8, skb: *const u8) {
 
 /// Takes the port of this namespace at which the SYN of a connection met no listener, 0 if none.
 #[inline(always)]
-pub(crate) fn met_no_listener(netns: u32, port: u16, addr: &[u32; 4]) -> u16 {
+pub(crate) fn met_no_listener(netns: u32, port: u16, addr: Addr) -> u16 {
     let tag = end_hash(netns, port, addr);
     let Some(slot) = REFUSED.get_ptr_mut(tag as u32 & (REFUSED_SLOTS - 1)) else {
         return 0;

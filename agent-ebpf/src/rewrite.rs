@@ -17,8 +17,9 @@ use aya_ebpf::{
 use sidestep_abi::{ABSENT, ARRIVAL_UNKNOWN, Counter, FAMILY_IPV4, FAMILY_IPV6};
 
 use crate::{
+    addr::{halves, is_mapped},
     connect, datagram,
-    kernel::{AF_INET6, Kernel, MAPPED, Probed, Sock, TCP, load_user, offset},
+    kernel::{AF_INET6, Kernel, Probed, Sock, TCP, load_user, offset},
     maps::REWRITES,
     state::{CLOSE, SYN_SENT},
 };
@@ -72,18 +73,13 @@ fn asked() -> Option<Asked> {
     }
 }
 
-#[inline(always)]
-const fn is_mapped(addr: &[u32; 4]) -> bool {
-    addr[0] == 0 && addr[1] == 0 && addr[2] == MAPPED
-}
-
 /// Counts a connection that goes elsewhere than asked. The edge's own address and arrival
 /// port are where it goes.
 #[inline(always)]
 fn compare(sock: &Sock<Probed>, asked: &Asked) {
     let (family, to) = match asked.family {
         AF_INET => (FAMILY_IPV4, [asked.first, 0, 0, 0]),
-        AF_INET6 if is_mapped(&asked.addr) => (FAMILY_IPV4, [asked.addr[3], 0, 0, 0]),
+        AF_INET6 if is_mapped(halves(asked.addr)) => (FAMILY_IPV4, [asked.addr[3], 0, 0, 0]),
         AF_INET6 => (FAMILY_IPV6, asked.addr),
         _ => return,
     };
@@ -92,11 +88,9 @@ fn compare(sock: &Sock<Probed>, asked: &Asked) {
         return;
     }
     let mut key = connect::pending_key(sock);
-    let elsewhere = key.remote[0] != to[0]
-        || key.remote[1] != to[1]
-        || key.remote[2] != to[2]
-        || key.remote[3] != to[3]
-        || key.remote_port != u16::from_be(asked.port);
+    let (used, given) = (halves(key.remote), halves(to));
+    let elsewhere =
+        used[0] != given[0] || used[1] != given[1] || key.remote_port != u16::from_be(asked.port);
     if key.family != family || !elsewhere {
         return;
     }

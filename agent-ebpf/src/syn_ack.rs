@@ -10,6 +10,7 @@ use aya_ebpf::{
 use sidestep_abi::{ARRIVAL_UNKNOWN, DIRECTION_INBOUND, EVENT_SYN_ACK_RESENT, EdgeKey};
 
 use crate::{
+    addr::words,
     edges,
     events::{self, Detail},
     kernel::{Direct, Kernel, Probed, Sock},
@@ -42,8 +43,8 @@ fn resent<K: Kernel>(listener: &Sock<K>, request: *const u8) {
         direction: DIRECTION_INBOUND,
         arrival: ARRIVAL_UNKNOWN,
         family: ends.family,
-        local: ends.local,
-        remote: ends.remote,
+        local: words(ends.local),
+        remote: words(ends.remote),
         ..EdgeKey::default()
     };
     events::tell_within_budget(
