@@ -48,6 +48,7 @@ pub(crate) fn begin<K: Kernel>(sock: &Sock<K>) {
         (*pending).sk = 0;
         (*pending).since_ns = now;
         (*pending).to = sock.destination();
+        (*pending).net = sock.net();
         (*pending).place = 0;
         (*pending).decision = DECISION_UNKNOWN;
         (*pending).retransmits = 0;

@@ -116,10 +116,12 @@ fn connecting(ct: *const u8, late: &LateOffsets, tuple: &Tuple) -> Option<*mut P
     // A peer's namespace on this host decides for the same SYN, in the same task's context.
     let six = tuple.family == AF_INET6;
     let word = if six { tuple.dst[3] } else { tuple.dst[0] };
-    let to = destination(netns(ct, late), tuple.dst_port, word);
-    // SAFETY: a map value.
+    let to = destination(tuple.dst_port, word);
+    // SAFETY: a map value; an integer, read through the helper.
     unsafe {
-        ((*pending).sk != 0 && (*pending).place == 0 && (*pending).to == to).then_some(pending)
+        let net: u64 = Probed::load(ct, late.ct_net);
+        let same = (*pending).to == to && (*pending).net == net;
+        ((*pending).sk != 0 && (*pending).place == 0 && same).then_some(pending)
     }
 }
 

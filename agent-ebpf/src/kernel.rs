@@ -207,6 +207,13 @@ impl<K: Kernel> Sock<K> {
         u16::from_be(self.u16(offset!(skc_dport)))
     }
 
+    /// Address of the network namespace as a cookie.
+    #[inline(always)]
+    pub(crate) fn net(&self) -> u64 {
+        // SAFETY: a pointer, of which the verifier knows.
+        unsafe { K::load(self.0, offset!(skc_net)) }
+    }
+
     /// Inode of the network namespace.
     #[inline(always)]
     pub(crate) fn netns(&self) -> u32 {
@@ -259,7 +266,7 @@ impl<K: Kernel> Sock<K> {
         } else {
             self.u32(offset!(skc_daddr))
         };
-        destination(self.netns(), self.u16(offset!(skc_dport)), word)
+        destination(self.u16(offset!(skc_dport)), word)
     }
 
     #[inline(always)]

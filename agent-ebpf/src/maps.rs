@@ -40,9 +40,11 @@ pub(crate) struct Pending {
     pub(crate) sk: u64,
     /// When connect(2) sent the SYN.
     pub(crate) since_ns: u64,
-    /// Before the answer: namespace and destination asked for, by which NAT's decision is
-    /// recognised. After it: the tag of the place it waits at.
+    /// Before the answer: destination asked for, by which NAT's decision is recognised. After it: the tag of the
+    /// place it waits at.
     pub(crate) to: u64,
+    /// The other half of that: the address of its namespace, which nobody has to look up.
+    pub(crate) net: u64,
     /// What NAT decided: see `DECISION_*`.
     pub(crate) decision: u32,
     /// SYNs sent again.
@@ -198,10 +200,10 @@ pub(crate) fn lost(counter: Counter) {
 }
 
 /// What a connect asks for, told apart from the other connections a thread may be in the
-/// middle of: namespace, port (network order), last word of the address.
+/// middle of: port (network order), last word of the address.
 #[inline(always)]
-pub(crate) fn destination(netns: u32, port: u16, word: u32) -> u64 {
-    (u64::from(netns) << 32) ^ (u64::from(port) << 48) ^ u64::from(word)
+pub(crate) fn destination(port: u16, word: u32) -> u64 {
+    (u64::from(port) << 32) | u64::from(word)
 }
 
 /// Mixes what names one end of a connection into 64 bits.
