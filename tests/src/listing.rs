@@ -3,6 +3,7 @@
 //! It runs nothing and needs no root.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,22 +35,32 @@ pub(crate) fn list(options: &Options) -> Result<ExitCode> {
         .iter()
         .filter(|loaded| tagged(loaded, options.tag.as_deref()))
         .collect();
-    if options.findings {
-        by_finding(&all);
+    let lines = if options.findings {
+        by_finding(&all)
     } else {
-        for loaded in &all {
-            let scenario = &loaded.scenario;
-            println!(
-                "{:<44} {}  [{}]{}",
-                loaded.id,
-                scenario.description,
-                scenario.tags.join(" "),
-                requires(scenario)
-            );
-        }
-    }
-    println!("{} scenarios", all.len());
+        all.iter().map(|loaded| line(loaded)).collect()
+    };
+    print(&format!("{lines}{} scenarios\n", all.len()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A reader that went away (`| head`) is no error.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn line(loaded: &Loaded) -> String {
+    let scenario = &loaded.scenario;
+    format!(
+        "{:<44} {}  [{}]{}\n",
+        loaded.id,
+        scenario.description,
+        scenario.tags.join(" "),
+        requires(scenario)
+    )
 }
 
 /// What it needs, if it cannot run everywhere.
@@ -73,7 +84,7 @@ struct Proof<'a> {
     twins: BTreeSet<&'a str>,
 }
 
-fn by_finding(all: &[&Loaded]) {
+fn by_finding(all: &[&Loaded]) -> String {
     let mut proofs: BTreeMap<&str, Proof<'_>> = BTreeMap::new();
     for loaded in all {
         let scenario = &loaded.scenario;
@@ -87,13 +98,16 @@ fn by_finding(all: &[&Loaded]) {
             proof.twins.extend(scenario.twin.as_deref());
         }
     }
-    for (code, proof) in &proofs {
-        let list = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
-        println!(
-            "{code}: {} runs on every kernel of the matrix, {} of them also by tracepoints alone",
-            proof.runs, proof.anywhere
-        );
-        println!("    broken: {}", list(&proof.broken));
-        println!("    silent: {}", list(&proof.twins));
-    }
+    let list = |names: &BTreeSet<&str>| names.iter().copied().collect::<Vec<_>>().join(", ");
+    let row = |(code, proof): (&&str, &Proof<'_>)| {
+        format!(
+            "{code}: {} runs on every kernel of the matrix, {} of them also by tracepoints alone\n\
+             \x20   broken: {}\n    silent: {}\n",
+            proof.runs,
+            proof.anywhere,
+            list(&proof.broken),
+            list(&proof.twins)
+        )
+    };
+    proofs.iter().map(row).collect()
 }

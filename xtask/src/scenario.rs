@@ -21,6 +21,8 @@ use crate::{paths, process};
 /// Where things are in a machine.
 const GUEST_SCENARIOS: &str = "/root/scenarios";
 const GUEST_ENVOY: &str = "/usr/local/bin/envoy";
+/// The places that take turns.
+const KERNELS: i64 = Kernel::ALL.len() as i64;
 
 /// `cargo xtask scenario`
 #[derive(Args, Debug)]
@@ -75,7 +77,7 @@ pub(crate) struct RunOptions {
     no_agent: bool,
     /// Of each scenario's combinations only those whose turn it is in this place, 0 to 3: the four
     /// together run them all
-    #[arg(long, value_name = "PLACE", requires = "all", value_parser = clap::value_parser!(u8).range(0..4))]
+    #[arg(long, value_name = "PLACE", requires = "all", value_parser = clap::value_parser!(u8).range(0..KERNELS))]
     turn: Option<u8>,
     /// One agent for each scenario, also with --all, where one serves them all
     #[arg(long)]
