@@ -3,12 +3,14 @@
 //! Everything is blocking and sequential, one thread per process, so that a connection is one fixed piece of work: client
 //! → REDIRECT → proxy → server, closed. No byte is sent: what is measured is connections.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
 use crate::actor::connect::Tally;
 use crate::command;
+use crate::place::Place;
 use crate::process::{self, Running};
 use crate::reap::Session;
 use crate::spec::Scenario;
@@ -50,6 +52,7 @@ impl Lab {
         }
         let mut running = Vec::new();
         for pod in &world.pods {
+            fix_buffers(&process::place_in(pod, "app", None, None)?)?;
             running.push(process::pause(&world, pod)?);
         }
         let proxy = [
@@ -108,6 +111,19 @@ impl Lab {
         anyhow::ensure!(tally.ok == tally.total(), "connections failed: {text}");
         Ok(tally)
     }
+}
+
+/// Gives the sockets of a pod buffers of a fixed size: TCP tunes them as it goes, and how it batches then makes one MiB
+/// 1 % dearer than the next, which is more than what is measured. With these it repeats within 0.1 %.
+fn fix_buffers(place: &Place) -> Result<()> {
+    const SETTINGS: &str = "cd /proc/sys/net/ipv4 && echo 0 > tcp_moderate_rcvbuf \
+        && echo 4096 262144 262144 > tcp_wmem && echo 4096 1048576 1048576 > tcp_rmem";
+    let netns = place.netns.as_deref().and_then(Path::file_name);
+    let mut command = Command::new("ip");
+    command
+        .args(["netns", "exec"])
+        .arg(netns.context("a pod without a namespace")?);
+    command::run(command.args(["sh", "-c", SETTINGS])).map(drop)
 }
 
 fn start(world: &World, pod: &str, container: &str, arguments: &[&str]) -> Result<Running> {
