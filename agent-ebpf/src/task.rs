@@ -8,7 +8,7 @@ use sidestep_abi::{ABSENT, Task};
 
 use crate::kernel::{Kernel, Probed, netns_inode, offset};
 
-/// Writes its name into a record. In place where that can be: the helper costs as much as half a count, because
+/// Writes its name into a record. In place where that can be: the helper costs 150 instructions, because
 /// it looks for the end of the name and fills up what is left.
 ///
 /// # Safety
