@@ -12,7 +12,7 @@ use aya_ebpf::{
 use sidestep_abi::EdgeKey;
 
 use crate::{
-    connect, edges,
+    edges,
     maps::{ACCEPT_SLOTS, ACCEPTABLE, Acceptable, sk_hash},
     open,
 };
@@ -69,7 +69,7 @@ fn accepted(sk: *const u8) {
             return;
         }
         (*slot).sk = 0;
-        let waited = connect::micros(bpf_ktime_get_ns(), (*slot).since_ns);
+        let waited = edges::micros(bpf_ktime_get_ns(), (*slot).since_ns);
         edges::time(&(*slot).key, waited);
     }
 }

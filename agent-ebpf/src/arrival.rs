@@ -22,6 +22,7 @@ use crate::{
     addr::{Addr, halves, words},
     connect,
     edges::{self, NO_DURATION},
+    events,
     kernel::{Kernel, Sock},
     maps::{
         AWAIT_SLOTS, AWAIT_STATES, DECISION_NONE, DECISION_REDIRECT, DECISION_UNKNOWN, Pending,
@@ -79,9 +80,24 @@ fn numbered(number: u32) -> Option<Place> {
     place(AWAIT_STATES.get_ptr_mut(index)?, index, number)
 }
 
+/// SYN_SENT→ESTABLISHED, in anybody's context.
+#[inline(never)]
+pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
+    let Some(pending) = connect::find(sock.cookie()) else {
+        return;
+    };
+    // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT; a helper
+    // without arguments.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        let duration = connect::duration(pending, now);
+        wait(sock, now, duration, &mut *pending);
+    }
+}
+
 /// An established client waits for its child; its pending connect remembers where.
 #[inline(always)]
-pub(crate) fn wait<K: Kernel>(sock: &Sock<K>, now: u64, duration_us: u32, pending: &mut Pending) {
+fn wait<K: Kernel>(sock: &Sock<K>, now: u64, duration_us: u32, pending: &mut Pending) {
     let ends = sock.ends();
     let netns = sock.netns();
     let port = sock.local_port();
@@ -222,7 +238,7 @@ pub(crate) fn child<K: Kernel>(sock: &Sock<K>) {
             K::swap(place.state, STATE_BUSY, STATE_FREE);
         }
     }
-    edges::count(&key, &edges::NOBODY, OUTCOME_ESTABLISHED, NO_DURATION);
+    edges::count(&key, &events::NOBODY, OUTCOME_ESTABLISHED, NO_DURATION);
     accept::acceptable(sock.cookie(), &key);
 }
 

@@ -13,7 +13,7 @@ use sidestep_abi::{
 
 use crate::{
     addr::{Ends, halves, words},
-    arrival, edges,
+    edges,
     edges::NO_DURATION,
     events::{self, Detail},
     kernel::{Kernel, Sock},
@@ -122,29 +122,14 @@ pub(crate) fn find(sk: u64) -> Option<*mut Pending> {
 /// # Safety
 /// `pending` must be a value of the map.
 #[inline(always)]
-unsafe fn duration(pending: *const Pending, now: u64) -> u32 {
+pub(crate) unsafe fn duration(pending: *const Pending, now: u64) -> u32 {
     // SAFETY: the caller's promise.
     match unsafe { (*pending).since_ns } {
         0 => {
             lost(Counter::PendingMissing);
             NO_DURATION
         }
-        since => micros(now, since),
-    }
-}
-
-/// SYN_SENT→ESTABLISHED, in anybody's context.
-#[inline(never)]
-pub(crate) fn established<K: Kernel>(sock: &Sock<K>) {
-    let Some(pending) = find(sock.cookie()) else {
-        return;
-    };
-    // SAFETY: a map value that nobody else frees while this socket is in SYN_SENT; a helper
-    // without arguments.
-    unsafe {
-        let now = bpf_ktime_get_ns();
-        let duration = duration(pending, now);
-        arrival::wait(sock, now, duration, &mut *pending);
+        since => edges::micros(now, since),
     }
 }
 
@@ -248,16 +233,5 @@ fn outcome(errno: u16, port: u16) -> u8 {
         ETIMEDOUT => OUTCOME_TIMED_OUT,
         ENETUNREACH | EHOSTUNREACH => OUTCOME_UNREACHABLE,
         _ => OUTCOME_FAILED,
-    }
-}
-
-/// Microseconds between two moments, capped below "not known".
-#[inline(always)]
-pub(crate) fn micros(now: u64, since: u64) -> u32 {
-    let us = now.wrapping_sub(since) / 1000;
-    if us >= u64::from(NO_DURATION) {
-        NO_DURATION - 1
-    } else {
-        us as u32
     }
 }

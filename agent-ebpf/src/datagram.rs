@@ -21,9 +21,9 @@ use sidestep_abi::{
 
 use crate::{
     atomic,
-    decision::{MAP_IPS, read_range, same},
     kernel::AF_INET6,
     maps::{DATAGRAMS, DECISION_REDIRECT, lost},
+    range::{MAP_IPS, read_range, same},
     task::current_netns,
 };
 

@@ -10,21 +10,18 @@ use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::kprobe, programs::Prob
 use sidestep_abi::{EVENT_INBOUND_REDIRECT, EdgeKey, FAMILY_IPV4, LateOffsets, Range, Tuple};
 
 use crate::{
-    datagram, edges,
+    datagram,
     events::{self, Detail},
     kernel::{AF_INET6, Kernel, Probed, TCP, UDP, offset},
     maps::{
-        CONNECTING, CONNECTING_SLOTS, DECISION_NONE, DECISION_REDIRECT, LATE, PENDING,
-        PENDING_SLOTS, Pending, TOLD, TOLD_SLOTS, destination, end_hash,
+        CONNECTING, CONNECTING_SLOTS, DECISION_REDIRECT, LATE, PENDING, PENDING_SLOTS, Pending,
+        TOLD, TOLD_SLOTS, destination, end_hash,
     },
+    range::read_range,
 };
 
 /// `NF_NAT_MANIP_DST`: the destination is rewritten.
 const MANIP_DST: u32 = 1;
-/// `NF_NAT_RANGE_MAP_IPS`: the range sets an address.
-pub(crate) const MAP_IPS: u32 = 1;
-/// `NF_NAT_RANGE_PROTO_SPECIFIED`: the range sets a port.
-const MAP_PORT: u32 = 2;
 
 #[kprobe(function = "nf_nat_setup_info")]
 pub(crate) fn decision_kprobe(ctx: ProbeContext) -> u32 {
@@ -60,48 +57,6 @@ fn decided(ct: *const u8, range: *const u8, late: &LateOffsets) {
     } else if decision & DECISION_REDIRECT != 0 {
         tell_inbound(ct, late, &tuple, decision as u16);
     }
-}
-
-/// What a range decides: a redirect only if it leads to this host.
-///
-/// A rewritten destination elsewhere (a service's virtual address) is no interception.
-#[inline(always)]
-pub(crate) fn read_range(range: &Range, tuple: &Tuple) -> u32 {
-    if range.flags & MAP_PORT == 0 {
-        return DECISION_NONE;
-    }
-    let addressed = range.flags & MAP_IPS != 0;
-    if addressed && !leads_here(tuple, &range.addr) {
-        return DECISION_NONE;
-    }
-    if range.port == tuple.dst_port && (!addressed || same(tuple, &range.addr)) {
-        return DECISION_NONE;
-    }
-    DECISION_REDIRECT | u32::from(u16::from_be(range.port))
-}
-
-/// Loopback, or one of the two addresses the connection has anyway.
-#[inline(always)]
-fn leads_here(tuple: &Tuple, addr: &[u32; 4]) -> bool {
-    if tuple.family != AF_INET6 {
-        return addr[0] & 0xff == 127 || addr[0] == tuple.src[0] || addr[0] == tuple.dst[0];
-    }
-    let loopback = addr[0] == 0 && addr[1] == 0 && addr[2] == 0 && addr[3] == 1_u32.to_be();
-    loopback || equal(addr, &tuple.src) || equal(addr, &tuple.dst)
-}
-
-/// Whether the range leaves the address as it is.
-#[inline(always)]
-pub(crate) fn same(tuple: &Tuple, addr: &[u32; 4]) -> bool {
-    if tuple.family != AF_INET6 {
-        return addr[0] == tuple.dst[0];
-    }
-    equal(addr, &tuple.dst)
-}
-
-#[inline(always)]
-fn equal(a: &[u32; 4], b: &[u32; 4]) -> bool {
-    a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3]
 }
 
 /// The connect(2) this thread is in, if the tuple is that connection's.
@@ -161,7 +116,7 @@ fn tell_inbound(ct: *const u8, late: &LateOffsets, tuple: &Tuple, to: u16) {
     events::tell_within_budget(
         EVENT_INBOUND_REDIRECT,
         &key,
-        &edges::NOBODY,
+        &events::NOBODY,
         &Detail::default(),
     );
 }

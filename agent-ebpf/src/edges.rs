@@ -14,11 +14,6 @@ use crate::{
 const NO_EXIST: u64 = 1;
 /// A duration that is not known.
 pub(crate) const NO_DURATION: u32 = u32::MAX;
-/// Nobody.
-pub(crate) static NOBODY: Task = Task {
-    pid: 0,
-    comm: [0; 16],
-};
 
 static ZERO: EdgeValue = EdgeValue {
     sum_us: 0,
@@ -149,3 +144,14 @@ static BUCKET_OF: [u8; 32] = [
     0, 9, 1, 10, 13, 21, 2, 25, 11, 14, 16, 18, 22, 25, 3, 25, 8, 12, 20, 25, 15, 17, 24, 7, 19,
     25, 23, 6, 25, 5, 4, 25,
 ];
+
+/// Microseconds between two moments, capped below "not known".
+#[inline(always)]
+pub(crate) fn micros(now: u64, since: u64) -> u32 {
+    let us = now.wrapping_sub(since) / 1000;
+    if us >= u64::from(NO_DURATION) {
+        NO_DURATION - 1
+    } else {
+        us as u32
+    }
+}

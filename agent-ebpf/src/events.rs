@@ -5,8 +5,13 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use sidestep_abi::{Counter, EVENT_CLOSED, EVENT_FIRST_SEEN, EVENT_RESET, EdgeKey, Event, Task};
 
-use crate::edges;
 use crate::maps::{BUDGET_KINDS, BUDGET_SLOTS, BUDGETS, Budget, EVENTS, lost};
+
+/// Nobody, where no task is known.
+pub(crate) static NOBODY: Task = Task {
+    pid: 0,
+    comm: [0; 16],
+};
 
 /// Events a namespace may tell at once.
 const BURST: u32 = 200;
@@ -79,7 +84,7 @@ pub(crate) fn tell_of_namespace(kind: u32, key: &EdgeKey, task: &Task) {
 #[inline(always)]
 pub(crate) fn tell_of_reset(key: &EdgeKey) {
     if spend(Kind::Reset, key.netns) {
-        tell(EVENT_RESET, key, &edges::NOBODY, &Detail::default());
+        tell(EVENT_RESET, key, &NOBODY, &Detail::default());
     } else {
         lost(Counter::EventsSuppressed);
     }
@@ -110,7 +115,7 @@ pub(crate) fn tell_of_close(key: &EdgeKey, more: u64) {
         after_us: more,
         ..Detail::default()
     };
-    tell(EVENT_CLOSED, key, &edges::NOBODY, &detail);
+    tell(EVENT_CLOSED, key, &NOBODY, &detail);
 }
 
 /// Whether one more packet dropped of a watched address may be looked at.

@@ -21,6 +21,13 @@ use crate::{
 
 /// `IPPROTO_TCP`; MPTCP's own sockets carry another number and are not connections on the wire.
 pub(crate) const TCP: u16 = 6;
+/// States of a TCP socket (`TCP_*`).
+pub(crate) const ESTABLISHED: u32 = 1;
+pub(crate) const SYN_SENT: u32 = 2;
+pub(crate) const SYN_RECV: u32 = 3;
+pub(crate) const CLOSE: u32 = 7;
+pub(crate) const CLOSE_WAIT: u32 = 8;
+pub(crate) const LISTEN: u32 = 10;
 /// `IPPROTO_UDP`.
 pub(crate) const UDP: u16 = 17;
 /// `AF_INET6`.

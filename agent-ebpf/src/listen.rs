@@ -4,7 +4,7 @@ use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid};
 use sidestep_abi::{EVENT_LISTENING, EVENT_LISTENING_ENDED, EdgeKey, FLAG_DUAL_STACK, Task};
 
 use crate::{
-    arrival, edges,
+    arrival,
     events::{self, Detail},
     kernel::{Kernel, Sock},
 };
@@ -28,7 +28,7 @@ pub(crate) fn ended<K: Kernel>(sock: &Sock<K>) {
     events::tell(
         EVENT_LISTENING_ENDED,
         &key,
-        &edges::NOBODY,
+        &events::NOBODY,
         &Detail::default(),
     );
 }

@@ -23,6 +23,7 @@ mod listen;
 mod maps;
 mod open;
 mod peer_ended;
+mod range;
 mod reset;
 mod retransmit;
 mod rewrite;

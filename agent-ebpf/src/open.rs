@@ -14,9 +14,8 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::raw_tracepoint, programs::RawT
 use sidestep_abi::{Counter, OPEN_SLOTS, OPEN_STAYS, OPEN_TIME_SHIFT, Open};
 
 use crate::{
-    kernel::{Kernel as _, Probed, Sock, offset},
+    kernel::{CLOSE_WAIT, ESTABLISHED, Kernel as _, Probed, SYN_SENT, Sock, offset},
     maps::{OPEN, WAITING, lost, sk_hash},
-    state::{CLOSE_WAIT, ESTABLISHED, SYN_SENT},
 };
 
 /// Places beside each other; a socket may have one of two such rows.

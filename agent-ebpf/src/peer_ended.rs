@@ -16,8 +16,7 @@ use sidestep_abi::{ABSENT, ARRIVAL_UNKNOWN};
 
 use crate::{
     connect, events,
-    kernel::{Direct, Kernel, Probed, Sock, TCP, offset},
-    state::ESTABLISHED,
+    kernel::{Direct, ESTABLISHED, Kernel, Probed, Sock, TCP, offset},
 };
 
 /// A FIN later than this after connect(2) does not come at once.

@@ -14,7 +14,6 @@ use sidestep_abi::{ABSENT, EVENT_NO_LISTENER, EdgeKey, FAMILY_IPV4, FAMILY_IPV6}
 
 use crate::{
     addr::{Addr, halves},
-    edges,
     events::{self, Detail},
     kernel::{Kernel, Probed, offset},
     maps::{REFUSED, REFUSED_SLOTS, end_hash},
@@ -60,7 +59,7 @@ fn sent(sk: *const u8, skb: *const u8) {
             (*slot).tag = tag;
         }
     }
-    events::tell_within_budget(EVENT_NO_LISTENER, &key, &edges::NOBODY, &Detail::default());
+    events::tell_within_budget(EVENT_NO_LISTENER, &key, &events::NOBODY, &Detail::default());
 }
 
 /// Takes the port of this namespace at which the SYN of a connection met no listener, 0 if none.

@@ -12,8 +12,7 @@ use sidestep_abi::EVENT_STALLED;
 use crate::{
     connect,
     events::{self, Detail},
-    kernel::{Direct, Kernel, Probed, Sock, TCP},
-    state::SYN_SENT,
+    kernel::{Direct, Kernel, Probed, SYN_SENT, Sock, TCP},
 };
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]

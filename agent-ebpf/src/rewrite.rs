@@ -19,9 +19,8 @@ use sidestep_abi::{ABSENT, ARRIVAL_UNKNOWN, Counter, FAMILY_IPV4, FAMILY_IPV6};
 use crate::{
     addr::{halves, is_mapped},
     connect, datagram,
-    kernel::{AF_INET6, Kernel, Probed, Sock, TCP, load_user, offset},
+    kernel::{AF_INET6, CLOSE, Kernel, Probed, SYN_SENT, Sock, TCP, load_user, offset},
     maps::REWRITES,
-    state::{CLOSE, SYN_SENT},
 };
 
 /// `AF_INET`.

@@ -15,16 +15,12 @@ use aya_ebpf::{
 
 use crate::{
     arrival, connect,
-    kernel::{Direct, Kernel, Probed, Sock, TCP},
+    kernel::{
+        CLOSE, CLOSE_WAIT, Direct, ESTABLISHED, Kernel, LISTEN, Probed, SYN_RECV, SYN_SENT, Sock,
+        TCP,
+    },
     listen, open, peer_ended,
 };
-
-pub(crate) const ESTABLISHED: u32 = 1;
-pub(crate) const SYN_SENT: u32 = 2;
-pub(crate) const SYN_RECV: u32 = 3;
-pub(crate) const CLOSE: u32 = 7;
-pub(crate) const CLOSE_WAIT: u32 = 8;
-pub(crate) const LISTEN: u32 = 10;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn state_tp_btf(ctx: BtfTracePointContext) -> i32 {
@@ -43,7 +39,7 @@ fn change<K: Kernel>(sk: *const u8, old: u32, new: u32) {
     let sock = Sock::<K>::new(sk);
     match (old, new) {
         (CLOSE, SYN_SENT) if sock.protocol() == TCP => connect::begin(&sock),
-        (SYN_SENT, ESTABLISHED) if sock.protocol() == TCP => connect::established(&sock),
+        (SYN_SENT, ESTABLISHED) if sock.protocol() == TCP => arrival::established(&sock),
         (SYN_SENT, CLOSE) if sock.protocol() == TCP => {
             open::ended(sk as u64);
             connect::failed(&sock);

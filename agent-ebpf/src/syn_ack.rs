@@ -11,7 +11,6 @@ use sidestep_abi::{ARRIVAL_UNKNOWN, DIRECTION_INBOUND, EVENT_SYN_ACK_RESENT, Edg
 
 use crate::{
     addr::words,
-    edges,
     events::{self, Detail},
     kernel::{Direct, Kernel, Probed, Sock},
 };
@@ -50,7 +49,7 @@ fn resent<K: Kernel>(listener: &Sock<K>, request: *const u8) {
     events::tell_within_budget(
         EVENT_SYN_ACK_RESENT,
         &key,
-        &edges::NOBODY,
+        &events::NOBODY,
         &Detail::default(),
     );
 }
