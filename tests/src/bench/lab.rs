@@ -114,7 +114,7 @@ impl Lab {
 }
 
 /// Gives the sockets of a pod buffers of a fixed size: TCP tunes them as it goes, and how it batches then makes one MiB
-/// 1 % dearer than the next, which is more than what is measured. With these it repeats within 0.1 %.
+/// 1 % dearer than the next, which is more than what is measured. With these most repeat within 0.1 %.
 fn fix_buffers(place: &Place) -> Result<()> {
     const SETTINGS: &str = "cd /proc/sys/net/ipv4 && echo 0 > tcp_moderate_rcvbuf \
         && echo 4096 262144 262144 > tcp_wmem && echo 4096 1048576 1048576 > tcp_rmem";
