@@ -24,7 +24,7 @@ use crate::place::Place;
 use crate::process::{self, Running};
 use crate::rules;
 use crate::sidecar;
-use crate::spec::{Action, Backend, Connect, Family, Outcome, Scenario, SignalAction};
+use crate::spec::{self, Action, Backend, Connect, Family, Outcome, Scenario, SignalAction};
 use crate::world::{self, Standing, World};
 
 /// A scenario on its way.
@@ -139,6 +139,9 @@ impl<'a> Stage<'a> {
                 let native = self.scenario.backend == Backend::Native;
                 self.world.flush(self.world.pod(pod)?, native)
             }
+            Action::Rules(late) if late.pod == spec::NODE => {
+                self.world.install_on_node(self.scenario, &late.rules)
+            }
             Action::Rules(late) => {
                 let pod = self.world.pod(&late.pod)?;
                 for install in rules::one(self.scenario, &pod.spec, &pod.families, &late.rules)? {
@@ -246,7 +249,7 @@ impl<'a> Stage<'a> {
     }
 
     fn place_of(&self, connect: &Connect) -> Result<Place> {
-        if connect.from == "node" {
+        if connect.from == spec::NODE {
             return Ok(self.world.node());
         }
         let (pod, container) = connect

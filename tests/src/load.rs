@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
-use crate::spec::{Action, Backend, Connect, Family, Matrix, Pod, Requirement, Scenario};
+use crate::spec::{self, Action, Backend, Connect, Family, Matrix, Pod, Requirement, Scenario};
 
 const MORE: &str = "docs/scenarios.md lists every key";
 
@@ -204,6 +204,10 @@ fn validate_action(scenario: &Scenario, action: &Action) -> Result<()> {
         Action::Start(process) | Action::Stop(process) => find_process(scenario, process),
         Action::Signal(signal) => find_process(scenario, &signal.process),
         Action::Flush(pod) => find_pod(scenario, pod).map(drop),
+        Action::Rules(late) if late.pod == spec::NODE => {
+            ensure!(late.rules.text.is_some(), "rules of the node need a `text`");
+            Ok(())
+        }
         Action::Rules(late) => find_pod(scenario, &late.pod).map(drop),
         Action::Wait(seconds) => {
             ensure!(
@@ -218,7 +222,7 @@ fn validate_action(scenario: &Scenario, action: &Action) -> Result<()> {
 
 fn validate_connect(scenario: &Scenario, connect: &Connect) -> Result<()> {
     let from = connect.from.split('/').next().unwrap_or_default();
-    if from != "node" {
+    if from != spec::NODE {
         find_pod(scenario, from).context("`from`")?;
     }
     let (host, port) = connect

@@ -78,29 +78,26 @@ pub(crate) fn of_pod(scenario: &Scenario, pod: &Pod, families: &[Family]) -> Res
     Ok(all)
 }
 
-/// What to install on the node.
-pub(crate) fn of_node(scenario: &Scenario) -> Result<Vec<Install>> {
-    let mut all = Vec::new();
-    for rules in &scenario.node.rules {
-        let backend = rules.backend.unwrap_or(scenario.backend);
-        let text = rules
-            .text
-            .as_ref()
-            .context("rules of the node need a `text`")?;
-        let own = [scenario.family];
-        let mut families = rules.families.as_deref().unwrap_or(&own);
-        if backend.is_for_both() {
-            families = families.get(..1).unwrap_or_default();
-        }
-        for &family in families {
-            all.push(Install {
-                backend,
-                family,
-                text: edit(text, rules)?,
-            });
-        }
+/// What one entry of the node's `rules` installs.
+pub(crate) fn on_node(scenario: &Scenario, rules: &Rules) -> Result<Vec<Install>> {
+    let backend = rules.backend.unwrap_or(scenario.backend);
+    let text = rules
+        .text
+        .as_ref()
+        .context("rules of the node need a `text`")?;
+    let own = [scenario.family];
+    let mut families = rules.families.as_deref().unwrap_or(&own);
+    if backend.is_for_both() {
+        families = families.get(..1).unwrap_or_default();
     }
-    Ok(all)
+    let install = |family: &Family| {
+        Ok(Install {
+            backend,
+            family: *family,
+            text: edit(text, rules)?,
+        })
+    };
+    families.iter().map(install).collect()
 }
 
 /// What one entry of `rules` installs.

@@ -22,7 +22,7 @@ use crate::manifest::{self, Placed};
 use crate::place::Place;
 use crate::process;
 use crate::rules::{self, Install};
-use crate::spec::{Family, Mesh, Pod, Scenario};
+use crate::spec::{Family, Mesh, Pod, Rules, Scenario};
 use crate::{cgroup, command};
 
 /// Addresses of a run, which no other run on the machine has: `10.x.y.0/24` and `fd00:90:…::/64`.
@@ -190,10 +190,7 @@ impl World {
 
     /// Makes the node what the scenario says it is.
     pub(crate) fn set_up_node(&self, scenario: &Scenario) -> Result<()> {
-        let place = Place {
-            netns: self.node().netns,
-            ..Place::default()
-        };
+        let place = self.node_as_root();
         if scenario.node.routed {
             for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
                 let file = format!("/proc/sys/net/{file}");
@@ -201,11 +198,29 @@ impl World {
                     .with_context(|| format!("cannot write {file}"))?;
             }
         }
-        for install in rules::of_node(scenario)? {
+        scenario
+            .node
+            .rules
+            .iter()
+            .try_for_each(|rules| self.install_on_node(scenario, rules))
+    }
+
+    /// Installs what an entry of the node's rules says.
+    pub(crate) fn install_on_node(&self, scenario: &Scenario, rules: &Rules) -> Result<()> {
+        let place = self.node_as_root();
+        for install in rules::on_node(scenario, rules)? {
             command::feed(inside(&place).args(install.program()), &install.text)
                 .context("cannot install the rules of the node")?;
         }
         Ok(())
+    }
+
+    /// The node's network, for whoever sets it up.
+    fn node_as_root(&self) -> Place {
+        Place {
+            netns: self.node().netns,
+            ..Place::default()
+        }
     }
 
     /// Folder for the agent's `--pods`.

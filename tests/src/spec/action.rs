@@ -1,8 +1,14 @@
 //! What happens in a scenario: connections, signals, rules that come and go.
+//!
+//! Plain data, as the file has it; whether its names point somewhere is [`crate::load`]'s to say, so that the error
+//! can name the key. It must never have a default that makes a broken world look healthy.
 
 use serde::Deserialize;
 
 use super::{Family, Rules};
+
+/// The node, where a pod may be named.
+pub(crate) const NODE: &str = "node";
 
 /// One thing that happens; the key says what.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,7 +26,7 @@ pub(crate) enum Action {
     Wait(f64),
     /// All rules of a pod vanish, in both back ends and families.
     Flush(String),
-    /// Rules are installed in a running pod.
+    /// Rules are installed in a running pod, or on the node.
     Rules(LateRules),
     /// The clock of `detect_within` starts here and not at the first connection.
     Affected(bool),
@@ -40,7 +46,7 @@ pub(crate) struct SignalAction {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LateRules {
-    /// Pod.
+    /// Pod, or `node`.
     pub(crate) pod: String,
     /// The rules.
     pub(crate) rules: Rules,

@@ -16,7 +16,7 @@ use serde::Deserialize;
 mod action;
 pub(crate) mod pod;
 
-pub(crate) use action::{Action, Connect, ConnectMode, Outcome, SignalAction};
+pub(crate) use action::{Action, Connect, ConnectMode, NODE, Outcome, SignalAction};
 pub(crate) use pod::{
     Container, ContainerKind, Listen, Mesh, Pod, Process, Proxy, ProxyKind, Rules, Serve,
 };
