@@ -88,6 +88,11 @@ impl Agent {
             .sum()
     }
 
+    /// Processor time that it took since its start, in seconds.
+    pub(super) fn processor_seconds(&self) -> Result<f64> {
+        self.metric("process_cpu_seconds_total", &[])
+    }
+
     /// Resident memory in bytes.
     #[expect(
         clippy::cast_possible_truncation,

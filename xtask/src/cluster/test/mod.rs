@@ -10,6 +10,7 @@ mod churn;
 mod guide;
 mod kernel;
 mod kinds;
+mod load;
 mod options;
 mod prometheus;
 mod reboot;
@@ -152,7 +153,7 @@ impl Test {
                 self.chapter(*chapter, options, &mut scene)?;
             }
         }
-        self.healthy(&scene.agent);
+        self.finding(&scene.agent)?;
         self.memory(&scene.agent);
         Ok(())
     }
