@@ -20,6 +20,7 @@ use super::{
     marked,
     surroundings::Surroundings,
     unanswered::{Hang, PATIENCE_US, Sign},
+    verdict::Path,
 };
 use crate::{
     model::{Direction, EdgeKey, Family, NetnsId, Outcome, Process},
@@ -157,7 +158,9 @@ impl Engine {
     /// Counts a connection of a drain under the rule that stopped it; whether one did.
     pub(super) fn count_stopped(&mut self, judged: &Judged<'_>) -> bool {
         let (pod, key, outcome) = (judged.pod, judged.key, judged.outcome);
-        if outcome == Outcome::Established && key.direction == Direction::Outbound {
+        // A connection that was captured was answered by the proxy, not by its destination.
+        let left = key.direction == Direction::Outbound && judged.view.path != Path::Capture;
+        if outcome == Outcome::Established && left {
             self.answered_past_node(pod, key.remote);
         }
         if outcome == Outcome::Established || key.direction == Direction::Inbound {
