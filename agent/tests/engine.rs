@@ -44,6 +44,8 @@ mod lost;
 mod on_node;
 #[path = "engine/ports.rs"]
 mod ports;
+#[path = "engine/rejected.rs"]
+mod rejected;
 #[path = "engine/replay.rs"]
 mod replay;
 #[path = "engine/reused.rs"]

@@ -204,7 +204,12 @@ impl Engine {
             sample.ids = None;
             sample.container = None;
         }
-        diagnose::stopped(self.now, stop, &sample, &mut self.findings);
+        let watch = self.known.watches.get(&from);
+        let refused = watch.and_then(|watch| watch.turned_away.since(key.remote));
+        let since = refused
+            .filter(|_| stop.place == Place::Node && stop.how == rules::Outcome::Rejected)
+            .unwrap_or(self.now);
+        diagnose::stopped(self.now, stop, since, &sample, &mut self.findings);
     }
 
     /// The rule that stops a connection which ended so: one of its own pod, or one of the pod it

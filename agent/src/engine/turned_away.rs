@@ -62,6 +62,11 @@ impl TurnedAway {
         self.by.get(to).is_some_and(|one| one.times >= TIMES)
     }
 
+    /// Since when it does.
+    pub(super) fn since(&self, to: SocketAddr) -> Option<Time> {
+        self.by.get(to).map(|one| one.first)
+    }
+
     /// Until when it may still turn out that the node refuses.
     pub(super) fn open_until(&self) -> Option<Time> {
         let open = self.by.iter().map(|(_, one)| one);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sidestep::{
     engine::{Code, Confidence, Input, Inquiry},
-    model::{Arrival, Counts, EdgeKey, Family, Leaves, NetnsId, Outcome, Passage, Signal, Through},
+    model::{Arrival, Counts, EdgeKey, Family, Leaves, NetnsId, Passage, Signal, Through},
     rules::{Backend, parse_save},
 };
 
@@ -13,10 +13,10 @@ use crate::{
     live_rules::{self, WHOLE},
 };
 
-const TO: &str = "10.9.0.1:80";
-const NODE: NetnsId = NetnsId(999);
+pub(crate) const TO: &str = "10.9.0.1:80";
+pub(crate) const NODE: NetnsId = NetnsId(999);
 
-fn upstream() -> EdgeKey {
+pub(crate) fn upstream() -> EdgeKey {
     out(PROXY, PROXY_UID, TO, Arrival::Nowhere)
 }
 
@@ -28,7 +28,7 @@ fn stalled(retransmits: u8) -> Signal {
     }
 }
 
-fn passage(leaves: Leaves) -> Input {
+pub(crate) fn passage(leaves: Leaves) -> Input {
     Input::Passage(Passage {
         netns: MESHED,
         to: ip("10.9.0.1"),
@@ -40,7 +40,7 @@ fn passage(leaves: Leaves) -> Input {
     })
 }
 
-fn by(name: &str) -> Leaves {
+pub(crate) fn by(name: &str) -> Leaves {
     Leaves::By(name.to_owned())
 }
 
@@ -55,7 +55,7 @@ fn rules(backend: Backend, text: &str) -> Input {
     Input::Rules(reading)
 }
 
-fn filter(text: &str) -> Input {
+pub(crate) fn filter(text: &str) -> Input {
     rules(Backend::Nft, &format!("*filter\n{text}\nCOMMIT\n"))
 }
 
@@ -75,7 +75,7 @@ fn silent() -> Node {
     node
 }
 
-fn wanted(node: &mut Node) -> Vec<(NetnsId, IpAddr, IpAddr)> {
+pub(crate) fn wanted(node: &mut Node) -> Vec<(NetnsId, IpAddr, IpAddr)> {
     let all = std::iter::from_fn(|| node.engine.next_inquiry());
     all.filter_map(|inquiry| match inquiry {
         Inquiry::Passage(ends) => Some((ends.netns, ends.from, ends.to)),
@@ -84,7 +84,7 @@ fn wanted(node: &mut Node) -> Vec<(NetnsId, IpAddr, IpAddr)> {
     .collect()
 }
 
-fn rules_wanted(node: &mut Node) -> Vec<NetnsId> {
+pub(crate) fn rules_wanted(node: &mut Node) -> Vec<NetnsId> {
     std::iter::from_fn(|| node.engine.next_wanted_rules()).collect()
 }
 
@@ -268,90 +268,5 @@ fn ten_thousand_rules_of_services_are_followed_to_the_policy() {
         text.len(),
         began.elapsed() - parsed
     );
-    node.only(Code::FailNetfilterDrop);
-}
-
-/// A meshed pod whose proxy is refused, twice a second or so, while the node is asked.
-fn turned_away(passes: &str, outcome: Outcome) -> Node {
-    let mut node = live_rules::with(WHOLE);
-    node.change(netns(NODE, &["10.0.0.254"]));
-    for round in 0..4 {
-        node.signal(crate::lost::failed(upstream(), outcome, 0, 100));
-        let asked = wanted(&mut node);
-        // Once may happen to anybody.
-        assert_eq!(asked.len(), usize::from(round == 1), "{round}");
-        if round == 1 {
-            rules_wanted(&mut node);
-            node.give(passage(by("eth0")));
-            assert_eq!(rules_wanted(&mut node), [NODE]);
-        }
-        if round == 2 {
-            node.give(filter(passes));
-        }
-        node.edge(upstream(), refused(1));
-        node.pass(0.5);
-    }
-    node
-}
-
-#[test]
-fn who_is_rejected_by_the_node_is_told_so_and_nothing_else() {
-    for reject in [
-        "-A FORWARD -p tcp -m tcp --dport 80 -j REJECT --reject-with tcp-reset",
-        "-A FORWARD -p tcp -j REJECT --reject-with icmp-port-unreachable",
-    ] {
-        let text = format!(":FORWARD ACCEPT [0:0]\n{reject}");
-        let mut node = turned_away(&text, Outcome::Refused);
-        let finding = node.only(Code::FailNetfilterDrop);
-        let told = facts(&finding);
-        for says in ["place: node", "ruled: rejected", "hook: forward", TO] {
-            assert!(told.contains(says), "{told}");
-        }
-        assert_eq!(finding.confidence, Confidence::Certain);
-        node.pass(5.0);
-        assert_eq!(node.told(), [Code::FailNetfilterDrop]);
-        node.edge(upstream(), established(1));
-        assert_eq!(node.open(), []);
-    }
-    let text = ":FORWARD ACCEPT [0:0]\n-A FORWARD -j REJECT --reject-with icmp-admin-prohibited";
-    turned_away(text, Outcome::Unreachable).only(Code::FailNetfilterDrop);
-}
-
-#[test]
-fn who_is_refused_past_a_node_that_rejects_others_was_refused_by_the_destination() {
-    for text in [
-        ":FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -m tcp --dport 81 -j REJECT --reject-with tcp-reset",
-        ":FORWARD ACCEPT [0:0]\n-A FORWARD -i cali2 -j REJECT --reject-with icmp-port-unreachable",
-        // Whoever is dropped hears nothing.
-        ":FORWARD DROP [0:0]",
-    ] {
-        let mut node = turned_away(text, Outcome::Refused);
-        node.pass(3.0);
-        assert_eq!(node.told(), [Code::StuckUpstreamRefused], "{text}");
-        // Refusals that go on do not have ten thousand rules read again and again.
-        for _ in 0..20 {
-            node.signal(crate::lost::failed(upstream(), Outcome::Refused, 0, 100));
-            node.pass(1.0);
-        }
-        let read = rules_wanted(&mut node);
-        assert!(read.iter().filter(|one| **one == NODE).count() <= 1);
-    }
-}
-
-#[test]
-fn what_was_taken_for_the_destinations_refusal_is_taken_back() {
-    let mut node = live_rules::with(WHOLE);
-    node.change(netns(NODE, &["10.0.0.254"]));
-    for _ in 0..8 {
-        node.signal(crate::lost::failed(upstream(), Outcome::Refused, 0, 100));
-        node.edge(upstream(), refused(1));
-        node.pass(1.0);
-    }
-    node.only(Code::StuckUpstreamRefused);
-    node.signal(crate::lost::failed(upstream(), Outcome::Refused, 0, 100));
-    node.give(passage(by("eth0")));
-    node.give(filter(":FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -j REJECT"));
-    node.edge(upstream(), refused(1));
-    node.pass(1.0);
     node.only(Code::FailNetfilterDrop);
 }

@@ -7,7 +7,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Judged, Scene, marked::ROUTE};
+use super::{Judged, Scene, marked::ROUTE, service};
 use crate::{
     engine::{
         Code, Leg,
@@ -20,6 +20,9 @@ use crate::{
     model::{Outcome, Time},
     rules::{Hook, Outcome as Ruled, Step},
 };
+
+/// What rules do that refuse.
+const REJECTED: &str = "rejected";
 
 /// Whose rules stop a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,18 +70,26 @@ impl Stop {
     }
 }
 
-/// A connection was stopped by a rule of this node.
-pub(in crate::engine) fn stopped(at: Time, stop: &Stop, sample: &Sample, findings: &mut Findings) {
+/// A connection was stopped by a rule of this node, as others of the same kind are `since` then.
+pub(in crate::engine) fn stopped(
+    at: Time,
+    stop: &Stop,
+    since: Time,
+    sample: &Sample,
+    findings: &mut Findings,
+) {
     let case = findings.note(at, Some(stop.pod), Code::FailNetfilterDrop);
+    case.first = case.first.min(since);
     case.add(sample);
     case.state(at, "rule", stop.step.to_string());
     case.state(at, "place", stop.place.as_str().to_owned());
     case.state(at, "hook", place(&stop.step));
     let how = match stop.how {
-        Ruled::Rejected => "rejected",
+        Ruled::Rejected => REJECTED,
         _ => "dropped",
     };
     case.state(at, "ruled", how.to_owned());
+    service::state(at, case, &stop.step);
     if let Some(by) = &stop.by {
         case.state(at, "changed_by", by.clone());
     }
@@ -208,11 +219,12 @@ pub(super) fn answered(
     }
 }
 
+/// A drain and its way here.
+const DRAIN_US: u64 = 1_500_000;
+
 /// When resets may be told: when they are the rule, and the drain that tells of those that
 /// were established beside them has come.
 pub(super) fn ripe_reset(case: &Case, scene: &Scene<'_>) -> Option<Time> {
-    /// A drain and its way here.
-    const DRAIN_US: u64 = 1_500_000;
     let of = |to: SocketAddr| scene.upstream(to, Code::StuckUpstreamReset) == case.code;
     let mut rules = scene.watch.resets.rules();
     let (_, run) = rules.find(|(to, _)| of(**to))?;
@@ -233,12 +245,32 @@ pub(super) fn ripe(case: &Case, scene: &Scene<'_>) -> Option<Time> {
     Some(case.first.plus_micros(wait))
 }
 
+/// When a rule that stops connections may be told. One that the node rejects may be answered in a
+/// moment: a Service has no endpoints whenever a client is quicker than its server's readiness
+/// probe, or its only pod is replaced. So rejections must go on for a while, or be the last that
+/// is heard: who tries again within that while is answered or makes them go on.
+pub(super) fn ripe_stop(case: &Case) -> Time {
+    const PASSES_US: u64 = 3_000_000;
+    let fact = |what, is| case.fact(what) == Some(is);
+    if !(fact("place", Place::Node.as_str()) && fact("ruled", REJECTED)) {
+        return case.first;
+    }
+    if case.last.micros_since(case.first) >= PASSES_US {
+        case.last
+    } else {
+        case.last.plus_micros(PASSES_US + DRAIN_US)
+    }
+}
+
 /// In one sentence.
 pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
     match case.code {
         Code::FailNetfilterDrop => {
             let how = case.fact("ruled").unwrap_or("dropped");
             let rule = case.fact("rule").unwrap_or("a rule");
+            if let Some(said) = service::missing(case) {
+                return format!("connections of {pod} to {to} are {how} on the node: {said}");
+            }
             if case.fact("place") == Some(Place::Node.as_str()) {
                 return format!(
                     "connections of {pod} to {to} are {how} by a rule on the node: {rule}"
@@ -266,6 +298,9 @@ pub(super) fn summary(case: &Case, pod: &str, n: &str, to: &str) -> String {
 pub(super) fn remedy(case: &Case, to: Option<SocketAddr>, scene: Option<&Scene<'_>>) -> String {
     if case.code == Code::FailNetfilterDrop {
         let rule = case.fact("rule").unwrap_or("the rule");
+        if let Some(said) = service::missing(case) {
+            return service::remedy(said);
+        }
         if case.fact("place") == Some(Place::Node.as_str()) {
             return on_node(case, rule);
         }

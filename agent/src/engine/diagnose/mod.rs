@@ -20,6 +20,7 @@ mod ports;
 mod remedy;
 mod rewrite;
 mod ripe;
+mod service;
 mod spec;
 mod status;
 mod stuck;

@@ -26,9 +26,8 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
     let Some(scene) = scene else {
         return match case.code {
             // These happen to pods in no mesh as well.
-            Code::FailNetfilterDrop | Code::FailEphemeralPorts | Code::FailConntrackFull => {
-                Some(case.first)
-            }
+            Code::FailEphemeralPorts | Code::FailConntrackFull => Some(case.first),
+            Code::FailNetfilterDrop => Some(super::lost::ripe_stop(case)),
             _ => about_agent(case),
         };
     };
@@ -53,10 +52,10 @@ pub(in crate::engine) fn ripe(case: &Case, scene: Option<&Scene<'_>>) -> Option<
             let open = scene.watch.turned_away.open_until();
             Some(open.map_or(case.first, |until| until.max(case.first)))
         }
-        Code::BypassExcluded
-        | Code::FailEphemeralPorts
-        | Code::FailConntrackFull
-        | Code::FailNetfilterDrop => Some(case.first),
+        Code::BypassExcluded | Code::FailEphemeralPorts | Code::FailConntrackFull => {
+            Some(case.first)
+        }
+        Code::FailNetfilterDrop => Some(super::lost::ripe_stop(case)),
         Code::StuckControlPlane => super::control::ripe(case, scene),
         Code::StuckUpstreamReset => super::lost::ripe_reset(case, scene),
         Code::StuckUpstreamTimeout => super::lost::ripe(case, scene),
