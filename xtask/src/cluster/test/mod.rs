@@ -15,6 +15,7 @@ mod options;
 mod prometheus;
 mod reboot;
 mod secured;
+mod service;
 mod vm;
 mod world;
 
@@ -176,6 +177,7 @@ impl Test {
             Chapter::Quiet => churn::requests(self),
             Chapter::HostNetwork => kinds::host_network(self, scene),
             Chapter::NativeSidecar => kinds::native_sidecar(self, scene),
+            Chapter::EmptyService => service::without_endpoints(self, scene),
             Chapter::Churn => {
                 let (agent, prometheus) = (&scene.agent, &scene.prometheus);
                 churn::crowd(self, agent, prometheus, options.crowd)?;

@@ -50,6 +50,8 @@ pub(super) enum Chapter {
     HostNetwork,
     /// A native sidecar
     NativeSidecar,
+    /// A Service without endpoints
+    EmptyService,
     /// Pods that come and go
     Churn,
     /// The agent killed

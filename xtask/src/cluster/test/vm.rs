@@ -24,10 +24,11 @@ const MEM_MIB: u32 = 6144;
 const MODULES: [&str; 2] = ["bridge", "br_netfilter"];
 /// What is worth an emulated node's time if nothing else is asked for: what differs by kernel. The others need many
 /// pods, a compiler, or just patience.
-const CHAPTERS: [Chapter; 3] = [
+const CHAPTERS: [Chapter; 4] = [
     Chapter::Kernel,
     Chapter::HostNetwork,
     Chapter::NativeSidecar,
+    Chapter::EmptyService,
 ];
 /// For everything.
 const LIMIT: Duration = Duration::from_hours(2);
