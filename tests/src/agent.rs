@@ -5,7 +5,7 @@
 //!
 //! It must never treat silence of the API as silence of the agent: an agent that does not answer is a failure.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -239,6 +239,21 @@ impl Agent {
     fn ended(&self) -> Result<Option<ExitStatus>> {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(child.try_wait()?)
+    }
+
+    /// How often it opened a finding, by its log: one that ends and begins again at once is a single one in
+    /// `/v1/findings`, and an alert that flaps for its users.
+    pub(crate) fn opened(&self, finding: &Finding) -> usize {
+        let Some(PodKey { namespace, name }) = &finding.pod else {
+            return 0;
+        };
+        let code = format!(" code=\"{}\" ", finding.code);
+        let pod = format!(" pod={namespace}/{name} ");
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let opened = log.lines().filter(|line| line.contains("finding opened: "));
+        opened
+            .filter(|line| line.contains(&code) && line.contains(&pod))
+            .count()
     }
 
     /// The last lines of its log.

@@ -249,6 +249,11 @@ fn observe(
             agent.check_alive()?;
         }
         judge(stage, seen, kprobes, report);
+        let flaps = seen.all.iter().filter_map(|(_, finding)| {
+            let times = agent.opened(finding);
+            (times > 1).then(|| format!("{} was opened {times} times: it flaps", finding.code))
+        });
+        report.problems.extend(flaps);
     }
     acted?;
     for check in &scenario.check {
