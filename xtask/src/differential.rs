@@ -3,13 +3,14 @@
 //! The program is `tests/differential`; here it is built, brought to where it shall run, and started. In a machine the
 //! clock counts instructions, so that waiting for a dropped packet takes no time at all.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::build::{self, Linkage, Profile, Program};
+use crate::process;
 use crate::scenario::{self, Place};
 use crate::setup::{self, Component, Kernel};
 use crate::vm::Guest;
@@ -65,8 +66,7 @@ fn on_host(options: &Options) -> Result<i32> {
     build::ebpf()?;
     let built = build::programs(&[Program::Differential], Profile::Dev, Linkage::Dynamic)?;
     let program = built.first().context("nothing was built")?;
-    let mut command = Command::new(program);
-    Ok(command
+    Ok(process::dies_with_us(program)
         .args(arguments(options))
         .status()?
         .code()

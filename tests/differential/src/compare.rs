@@ -162,8 +162,9 @@ pub(crate) fn case(world: &World, case: &Case, count: &Count) -> Result<()> {
         Dialect::Nft => saved(Backend::Nft, &mut rules),
         Dialect::Native => rules::parse_nft(&printed, &mut rules)?,
     }
-    // Only these tell a connection's first packet from its later ones, of which nothing is claimed.
-    let later = ["ctstate", "ct state", "-m socket", "\"socket\""];
+    // Only these tell a connection's first packet from its later ones, of which nothing is claimed. As iptables prints
+    // them, and as nft does in JSON.
+    let later = ["ctstate", "\"key\": \"state\"", "-m socket", "\"socket\""];
     let by_state = later.iter().any(|word| printed.contains(word));
     let result = case
         .dials

@@ -78,16 +78,7 @@ fn run(options: &Options) -> Result<()> {
     let since = Cell::new(0);
     let count = Count::default();
     let enough = Cell::new(false);
-    let config = Config {
-        // Ended by the number of connections; a rule set has several.
-        cases: u32::MAX,
-        rng_algorithm: RngAlgorithm::ChaCha,
-        rng_seed: RngSeed::Fixed(seed),
-        failure_persistence: None,
-        max_shrink_iters: 150,
-        ..Config::default()
-    };
-    let mut runner = TestRunner::new(config);
+    let mut runner = TestRunner::new(config(seed));
     let result = runner.run(&grammar::case(dialects(options)), |case| {
         if count.all() >= options.cases && !count.failed() {
             enough.set(true);
@@ -129,6 +120,20 @@ fn run(options: &Options) -> Result<()> {
         Err(error) => bail!("{error}"),
     }
     told(options, seed, &count)
+}
+
+fn config(seed: u64) -> Config {
+    Config {
+        // Ended by the number of connections; a rule set has several.
+        cases: u32::MAX,
+        rng_algorithm: RngAlgorithm::ChaCha,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        max_shrink_iters: 150,
+        // The way back to the smallest case so far makes new ones; a million of them take an hour.
+        max_flat_map_regens: 100,
+        ..Config::default()
+    }
 }
 
 fn fresh() -> Result<World> {
