@@ -241,19 +241,17 @@ impl Agent {
         Ok(child.try_wait()?)
     }
 
-    /// How often it opened a finding, by its log: one that ends and begins again at once is a single one in
+    /// How often it opened a finding of a pod, by its log: one that ends and begins again at once is a single one in
     /// `/v1/findings`, and an alert that flaps for its users.
-    pub(crate) fn opened(&self, finding: &Finding) -> usize {
-        let Some(PodKey { namespace, name }) = &finding.pod else {
-            return 0;
-        };
-        let code = format!(" code=\"{}\" ", finding.code);
-        let pod = format!(" pod={namespace}/{name} ");
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let opened = log.lines().filter(|line| line.contains("finding opened: "));
-        opened
-            .filter(|line| line.contains(&code) && line.contains(&pod))
-            .count()
+    pub(crate) fn opened(&self, code: &str, pod: &PodKey) -> Result<usize> {
+        const OPENED: &str = "finding opened: ";
+        let log = fs::read_to_string(&self.log).context("cannot read the agent's log")?;
+        ensure!(log.contains(OPENED), "the agent's log tells of no finding");
+        let code = format!(" code=\"{code}\" ");
+        let pod = format!(" pod={}/{} ", pod.namespace, pod.name);
+        let is_it =
+            |line: &&str| line.contains(OPENED) && line.contains(&code) && line.contains(&pod);
+        Ok(log.lines().filter(is_it).count())
     }
 
     /// The last lines of its log.

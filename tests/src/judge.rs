@@ -126,6 +126,21 @@ pub(crate) fn judge(stage: &Stage<'_>, seen: &Seen, kprobes: bool, report: &mut 
     report.unexpected = codes(wrong.iter().map(|finding| &finding.code));
 }
 
+/// No finding of a pod was opened more than once: that is an alert that flaps. (None at all is a log that was full.)
+pub(crate) fn steady(agent: &Agent, seen: &Seen, report: &mut Report) -> Result<()> {
+    for (_, finding) in &seen.all {
+        let Some(pod) = &finding.pod else { continue };
+        let times = agent.opened(&finding.code, pod)?;
+        if times > 1 {
+            let code = &finding.code;
+            report
+                .problems
+                .push(format!("{code} was opened {times} times: it flaps"));
+        }
+    }
+    Ok(())
+}
+
 /// About the agent, or about a pod of this run. A pod that is known from the node alone has the run's id in its name.
 pub(crate) fn is_ours(finding: &Finding, world: &World) -> bool {
     finding.pod.as_ref().is_none_or(|key| {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::actions::{self, Stage};
 use crate::agent::{Agent, Recipe};
 use crate::cgroup;
-use crate::judge::{Seen, attached, codes, fact, judge};
+use crate::judge::{Seen, attached, codes, fact, judge, steady};
 use crate::load::Loaded;
 use crate::machine;
 use crate::spec::{AgentStart, Requirement, Scenario};
@@ -249,11 +249,7 @@ fn observe(
             agent.check_alive()?;
         }
         judge(stage, seen, kprobes, report);
-        let flaps = seen.all.iter().filter_map(|(_, finding)| {
-            let times = agent.opened(finding);
-            (times > 1).then(|| format!("{} was opened {times} times: it flaps", finding.code))
-        });
-        report.problems.extend(flaps);
+        steady(agent, seen, report)?;
     }
     acted?;
     for check in &scenario.check {
