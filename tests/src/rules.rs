@@ -86,10 +86,7 @@ pub(crate) fn on_node(scenario: &Scenario, rules: &Rules) -> Result<Vec<Install>
         .as_ref()
         .context("rules of the node need a `text`")?;
     let own = [scenario.family];
-    let mut families = rules.families.as_deref().unwrap_or(&own);
-    if backend.is_for_both() {
-        families = families.get(..1).unwrap_or_default();
-    }
+    let families = families_of(rules, backend, &own);
     let install = |family: &Family| {
         Ok(Install {
             backend,
@@ -109,12 +106,7 @@ pub(crate) fn one(
 ) -> Result<Vec<Install>> {
     let mut all = Vec::new();
     let backend = rules.backend.unwrap_or(scenario.backend);
-    let mut families = rules.families.as_deref().unwrap_or(families);
-    if backend.is_for_both() {
-        // One text is for all families.
-        families = families.get(..1).unwrap_or_default();
-    }
-    for &family in families {
+    for &family in families_of(rules, backend, families) {
         let base = match (&rules.text, &rules.set, pod.mesh) {
             (Some(text), _, _) => text.clone(),
             (None, Some(set), _) => builtin(set, backend, family)?.to_owned(),
@@ -128,6 +120,16 @@ pub(crate) fn one(
         });
     }
     Ok(all)
+}
+
+/// The families that get a text of their own; `own` where the entry names none.
+fn families_of<'a>(rules: &'a Rules, backend: Backend, own: &'a [Family]) -> &'a [Family] {
+    let families = rules.families.as_deref().unwrap_or(own);
+    if backend.is_for_both() {
+        families.get(..1).unwrap_or_default()
+    } else {
+        families
+    }
 }
 
 impl Backend {

@@ -190,7 +190,7 @@ impl World {
 
     /// Makes the node what the scenario says it is.
     pub(crate) fn set_up_node(&self, scenario: &Scenario) -> Result<()> {
-        let place = self.node_as_root();
+        let place = as_root(self.node().netns);
         if scenario.node.routed {
             for file in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
                 let file = format!("/proc/sys/net/{file}");
@@ -207,20 +207,12 @@ impl World {
 
     /// Installs what an entry of the node's rules says.
     pub(crate) fn install_on_node(&self, scenario: &Scenario, rules: &Rules) -> Result<()> {
-        let place = self.node_as_root();
+        let place = as_root(self.node().netns);
         for install in rules::on_node(scenario, rules)? {
             command::feed(inside(&place).args(install.program()), &install.text)
                 .context("cannot install the rules of the node")?;
         }
         Ok(())
-    }
-
-    /// The node's network, for whoever sets it up.
-    fn node_as_root(&self) -> Place {
-        Place {
-            netns: self.node().netns,
-            ..Place::default()
-        }
     }
 
     /// Folder for the agent's `--pods`.
@@ -298,10 +290,7 @@ impl World {
 
     /// Installs rules in a pod.
     pub(crate) fn install(&self, pod: &Standing, install: &Install) -> Result<()> {
-        let place = Place {
-            netns: Some(pod.netns.clone()),
-            ..Place::default()
-        };
+        let place = as_root(Some(pod.netns.clone()));
         command::feed(inside(&place).args(install.program()), &install.text)
             .map(drop)
             .with_context(|| format!("cannot install the rules of pod `{}`", pod.spec.name))
@@ -309,10 +298,7 @@ impl World {
 
     /// Empties table nat of a pod, in every back end and family; nft's own where it is `native`.
     pub(crate) fn flush(&self, pod: &Standing, native: bool) -> Result<()> {
-        let place = Place {
-            netns: Some(pod.netns.clone()),
-            ..Place::default()
-        };
+        let place = as_root(Some(pod.netns.clone()));
         for (program, text) in rules::emptied(native) {
             command::feed(inside(&place).args(program), text)?;
         }
@@ -560,6 +546,14 @@ fn batch(netns: &str, commands: &str) -> Result<()> {
         commands,
     )
     .map(drop)
+}
+
+/// A network namespace, for whoever sets it up.
+fn as_root(netns: Option<PathBuf>) -> Place {
+    Place {
+        netns,
+        ..Place::default()
+    }
 }
 
 /// A command that runs another program in a place.
