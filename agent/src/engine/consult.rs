@@ -21,7 +21,7 @@ use crate::model::{Direction, EdgeDelta, EdgeKey, NetnsId, Outcome, Time};
 impl Engine {
     /// A namespace whose rules contradict what is seen: to be read now. Each is told once.
     pub fn next_wanted_rules(&mut self) -> Option<NetnsId> {
-        self.known.rulebook.next_wanted()
+        self.known.rulebook.next_wanted(self.now)
     }
 
     /// A namespace that is another pod's now: its accept queues are to be told although they may be as
@@ -127,7 +127,8 @@ impl Engine {
             && self.known.rulebook.is_stale(self.now, key.owner.netns)
     }
 
-    /// Whether a connection that looks like a bypass must wait until the rules are known.
+    /// Whether a connection that looks like a bypass must wait until the rules are known; where they
+    /// contradict it, until they were read after it came.
     pub(super) fn waits_for_rules(
         &mut self,
         pod: PodId,
@@ -135,32 +136,37 @@ impl Engine {
         delta: &EdgeDelta,
         since: Time,
     ) -> bool {
-        let waited = self.now.micros_since(since);
         if !self.known.rulebook.readable || !explain::is_asked(view) {
-            return false;
-        }
-        let most = match self.only_rules_tell(pod, view, &delta.key) {
-            true => RULES_WAIT_US,
-            false => CONTAINER_WAIT_US,
-        };
-        if waited >= most {
             return false;
         }
         // What failed needs a reason from the rules only if they led it astray.
         if delta.counts.established == 0 && view.path != Path::Elsewhere {
             return false;
         }
-        let unsettled = |page: &Page, q: &Question<'_>| match page.read_since(q.since) {
-            None => true,
-            Some(read) => read.last <= since && explain::would_capture(page, q),
-        };
         // Never read at all: the first reading is on its way.
-        let waits = self.consult(pod, view, &delta.key, unsettled);
-        if waits == Some(true) {
-            // Asked a moment ago: the answer is still to come, or it is the one that is known.
-            self.known.rulebook.ask(self.now, delta.key.owner.netns);
+        let first = match self.only_rules_tell(pod, view, &delta.key) {
+            true => RULES_WAIT_US,
+            false => CONTAINER_WAIT_US,
+        };
+        let unsettled = |page: &Page, q: &Question<'_>| match page.read_since(q.since) {
+            None => first,
+            // Somebody may just have taken them away.
+            Some(read) if read.began <= since && explain::would_capture(page, q) => RULES_WAIT_US,
+            Some(_) => 0,
+        };
+        let asked = self.consult(pod, view, &delta.key, unsettled);
+        let mut most = asked.unwrap_or(first);
+        let entry = self.known.directory.pod(pod);
+        if entry.is_none_or(|entry| entry.gone.is_some()) {
+            // Its rules may never be read again, and soon nobody knows whose it was.
+            most = most.min(CONTAINER_WAIT_US);
         }
-        waits.unwrap_or(true)
+        let waits = self.now.micros_since(since) < most;
+        if waits && asked.is_some() {
+            let netns = delta.key.owner.netns;
+            self.known.rulebook.insist(self.now, netns, since);
+        }
+        waits
     }
 
     /// Whether nobody will ever say of a connection that it stepped around the proxy unless the rules do, and they
@@ -193,11 +199,11 @@ impl Engine {
         !read
     }
 
-    /// What the live rules say about a connection that was not captured, or was lost on the
-    /// way to another port than the proxy's.
+    /// What the live rules say about a connection of `since` that was not captured, or was lost on
+    /// the way to another port than the proxy's.
     pub(super) fn explained(
         &self,
-        pod: PodId,
+        (pod, since): (PodId, Time),
         view: &View,
         key: &EdgeKey,
         outcome: Outcome,
@@ -206,7 +212,9 @@ impl Engine {
         if !explain::is_asked(view) || (outcome != Outcome::Established && !elsewhere) {
             return None;
         }
-        self.consult(pod, view, key, explain::explain)?
+        let then =
+            |page: &Page, q: &Question<'_>| explain::explain(page, &Question { at: since, ..*q });
+        self.consult(pod, view, key, then)?
     }
 
     /// Asks the rules of its namespace about a connection of a pod in a mesh; `None` where none

@@ -12,20 +12,20 @@ use super::{
     explain::Explained,
     facts::{self, View},
     findings::Case,
-    late::{CONTAINER_WAIT_US, Held, POD_WAIT_US, WAITS_US},
+    late::{CONTAINER_WAIT_US, Came, Held, POD_WAIT_US, WAITS_US},
     ledger,
     machine::Engine,
     surroundings::{Surroundings, has_signal},
     verdict::{Facts, Path, judge},
     watch::{Refusals, Refuser},
 };
-use crate::model::{Counts, Direction, EdgeDelta, Outcome, Time};
+use crate::model::{Counts, Direction, EdgeDelta, Outcome};
 
 /// Where a delta goes.
 #[derive(Clone, Copy)]
 enum Way {
     /// To a pod.
-    Pod(PodId, Option<u16>),
+    Pod(PodId, Option<u16>, Came),
     /// Nowhere yet.
     Wait,
     /// It is counted already.
@@ -36,6 +36,7 @@ enum Way {
 struct Bound<'a> {
     pod: PodId,
     container: Option<u16>,
+    came: Came,
     delta: &'a EdgeDelta,
     view: View,
 }
@@ -45,7 +46,7 @@ impl Engine {
         let mut ways = Vec::with_capacity(deltas.len());
         for delta in deltas {
             self.count_accepted(delta);
-            let way = self.bind(self.now, delta);
+            let way = self.bind(Came::at(self.now), delta);
             if matches!(way, Way::Wait) {
                 self.hold(delta.clone());
             }
@@ -84,7 +85,8 @@ impl Engine {
     }
 
     /// Finds the delta's pod and learns from it.
-    fn bind(&mut self, since: Time, delta: &EdgeDelta) -> Way {
+    fn bind(&mut self, came: Came, delta: &EdgeDelta) -> Way {
+        let since = came.first;
         let waited = self.now.micros_since(since);
         match self.known.directory.who(&delta.key.owner) {
             Who::Pod {
@@ -111,7 +113,7 @@ impl Engine {
                     self.learn(pod, &view, delta);
                     self.learn_of_ends(pod, &view, delta);
                 }
-                Way::Pod(pod, container)
+                Way::Pod(pod, container, came)
             }
             Who::Unknown(_) if waited < POD_WAIT_US => Way::Wait,
             // Nobody may ever tell of a pod in the node's network; then it is a part of the node.
@@ -188,7 +190,7 @@ impl Engine {
         self.retry_at = None;
         let mut bound = Vec::new();
         for held in self.known.late.take() {
-            match self.bind(held.since, &held.delta) {
+            match self.bind(held.came, &held.delta) {
                 Way::Wait => self.wait_on(held),
                 way => bound.push((held.delta, way)),
             }
@@ -201,7 +203,7 @@ impl Engine {
 
     fn wait_on(&mut self, held: Held) {
         // The next time at which somebody gives up.
-        let ends = WAITS_US.map(|wait| held.since.plus_micros(wait));
+        let ends = WAITS_US.map(|wait| held.came.first.plus_micros(wait));
         let due = ends.into_iter().find(|end| *end > self.now);
         let due = due.unwrap_or(self.now.plus_micros(1));
         self.known.late.put_back(held, due);
@@ -216,13 +218,13 @@ impl Engine {
                 let outcomes = ledger::outcomes(&delta.counts);
                 let (established, failures) = outcomes.split_at(1);
                 let round = if success { established } else { failures };
-                let Way::Pod(pod, container) = way else {
+                let Way::Pod(pod, container, came) = way else {
                     continue;
                 };
                 // A connection of an earlier drain may have been accepted only now.
                 let waited = success && has_waited(delta);
                 if waited || round.iter().any(|(_, n)| *n > 0) {
-                    self.judge_round(pod, container, delta, round);
+                    self.judge_round((pod, container, came), delta, round);
                 }
             }
         }
@@ -230,8 +232,7 @@ impl Engine {
 
     fn judge_round(
         &mut self,
-        pod: PodId,
-        container: Option<u16>,
+        (pod, container, came): (PodId, Option<u16>, Came),
         delta: &EdgeDelta,
         round: &[(Outcome, u64)],
     ) {
@@ -248,6 +249,7 @@ impl Engine {
         let bound = Bound {
             pod,
             container,
+            came,
             delta,
             view,
         };
@@ -271,7 +273,7 @@ impl Engine {
 
     fn judge(&mut self, b: &Bound<'_>, outcome: Outcome, n: u64) -> (Leg, Verdict) {
         let key = &b.delta.key;
-        let explained = self.explained(b.pod, &b.view, key, outcome);
+        let explained = self.explained((b.pod, b.came.first), &b.view, key, outcome);
         let (leg, verdict) = judge(&self.facts(b, outcome, explained.as_ref()));
         self.ledger
             .count(b.pod, key.direction, outcome, (leg, verdict), n);
@@ -280,6 +282,7 @@ impl Engine {
         }
         let mut judged = Judged {
             at: self.now,
+            came: b.came,
             pod: b.pod,
             key,
             view: &b.view,

@@ -15,18 +15,35 @@ pub(super) const POD_WAIT_US: u64 = 5_000_000;
 /// Waiting for the container when the pod is known already.
 pub(super) const CONTAINER_WAIT_US: u64 = 2_000_000;
 
-/// Waiting for the first reading of a pod's rules where nothing else can tell who it was.
+/// Waiting for the first reading of a pod's rules where nothing else can tell who it was, or for another
+/// where the last one contradicts what is seen.
 pub(super) const RULES_WAIT_US: u64 = 10_000_000;
 
 /// All of these, the shortest first.
 pub(super) const WAITS_US: [u64; 3] = [CONTAINER_WAIT_US, POD_WAIT_US, RULES_WAIT_US];
 
+/// When the parts of a delta came: the first, and the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Came {
+    pub(super) first: Time,
+    pub(super) last: Time,
+}
+
+impl Came {
+    /// All of it.
+    pub(super) const fn at(now: Time) -> Self {
+        Self {
+            first: now,
+            last: now,
+        }
+    }
+}
+
 /// A delta that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) delta: EdgeDelta,
-    /// When the first part of it came.
-    pub(super) since: Time,
+    pub(super) came: Came,
 }
 
 /// Deltas that wait for their pod.
@@ -41,17 +58,18 @@ pub(super) struct Late {
 
 impl Late {
     /// Holds a delta back. Gives it back if there is no room for it.
-    pub(super) fn hold(&mut self, since: Time, delta: EdgeDelta, max: usize) -> Option<EdgeDelta> {
+    pub(super) fn hold(&mut self, now: Time, delta: EdgeDelta, max: usize) -> Option<EdgeDelta> {
         if let Some(held) = self.held.get_mut(&delta.key) {
             ledger::add(&mut held.delta.counts, &delta.counts);
             ledger::merge(&mut held.delta.duration, &delta.duration);
-            held.since = held.since.min(since);
+            held.came.last = now;
         } else if self.held.len() < max {
-            self.held.insert(delta.key, Held { delta, since });
+            let came = Came::at(now);
+            self.held.insert(delta.key, Held { delta, came });
         } else {
             return Some(delta);
         }
-        let due = since.plus_micros(CONTAINER_WAIT_US);
+        let due = now.plus_micros(CONTAINER_WAIT_US);
         self.due = Some(self.due.map_or(due, |d| d.min(due)));
         None
     }

@@ -106,6 +106,7 @@ impl Engine {
             self.known.late.due,
             self.known.flows.due,
             self.known.rewrites.due,
+            self.known.rulebook.due(self.now),
             self.retry_at,
             self.findings.due,
             expiry,

@@ -150,6 +150,9 @@ pub struct RulesReading {
     pub ruleset: Ruleset,
     /// Processor time it took, microseconds.
     pub took_us: u64,
+    /// Time from its begin to its end, microseconds; 0 in recordings from before it was known.
+    #[serde(default)]
+    pub lasted_us: u64,
 }
 
 impl RulesReading {

@@ -201,6 +201,7 @@ mod tests {
             ],
             ruleset,
             took_us: 7,
+            lasted_us: 9,
         };
         let changed = Signal::RulesChanged {
             netns: NetnsId(5),

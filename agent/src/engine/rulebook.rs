@@ -5,7 +5,7 @@
 //! rules, so those are kept once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Weak},
 };
 
@@ -21,8 +21,12 @@ use crate::{
 const MAX_NAMESPACES: usize = 16_384;
 /// Earlier rules kept of a namespace: enough for a flush in several steps.
 const MAX_EARLIER: usize = 4;
-/// A namespace whose rules contradict what is seen is read again after so long at the earliest.
+/// A namespace whose rules contradict what is seen is read again after so long at the earliest…
 const ASK_AGAIN_US: u64 = 5_000_000;
+/// …and after so long where connections wait for it, while that is new.
+const INSIST_US: u64 = 2_000_000;
+/// A contradiction is new for so long, and after as long without one the next is.
+const NEW_US: u64 = 10_000_000;
 /// A reading that was asked for comes within this time, or is not waited for.
 const ANSWER_US: u64 = 2_500_000;
 
@@ -48,6 +52,8 @@ pub(super) struct Read {
     pub(super) first: Time,
     /// Last time they were read.
     pub(super) last: Time,
+    /// When that reading began: it says nothing of what changed since.
+    pub(super) began: Time,
     /// How each kind of rules was read.
     pub(super) sources: Vec<(RulesSource, RulesRead)>,
     /// The rules.
@@ -77,8 +83,10 @@ pub(super) struct Page {
     pub(super) changed: Option<RulesChange>,
     /// Changes told since the namespace was first heard of.
     pub(super) changes: u64,
-    /// When a reading was asked for.
+    /// When a reading was asked for last; this may be yet to come.
     asked: Option<Time>,
+    /// First and last time that connections waited for one.
+    insisted: Option<(Time, Time)>,
 }
 
 impl Page {
@@ -107,8 +115,8 @@ pub(super) struct Rulebook {
     shared: Vec<Weak<Ruleset>>,
     /// Namespaces that had no room.
     pub(super) refused: u64,
-    /// Namespaces to be read now.
-    wanted: BTreeSet<NetnsId>,
+    /// Namespaces to be read, and from when.
+    wanted: BTreeMap<NetnsId, Time>,
     /// Some namespace was read in full: rules can be read here.
     pub(super) readable: bool,
 }
@@ -127,6 +135,7 @@ impl Rulebook {
     /// A reading came in.
     pub(super) fn read(&mut self, at: Time, mut reading: RulesReading) {
         self.readable |= reading.is_complete();
+        let began = Time(at.0.saturating_sub(reading.lasted_us));
         let mut rules = std::mem::take(&mut reading.ruleset);
         rules.forget_counters();
         let rules = self.share(rules);
@@ -139,6 +148,7 @@ impl Rulebook {
         });
         if let Some(now) = same {
             now.last = at;
+            now.began = began;
             return;
         }
         // A change told before the rules were last read led to those.
@@ -147,6 +157,7 @@ impl Rulebook {
         let before = page.now.replace(Read {
             first: at,
             last: at,
+            began,
             sources: reading.sources,
             rules,
             by: page.changed.clone().filter(fresh),
@@ -182,11 +193,34 @@ impl Rulebook {
         let recently = |asked: Time| at.micros_since(asked) < ASK_AGAIN_US;
         if !page.asked.is_some_and(recently) {
             page.asked = Some(at);
-            self.wanted.insert(netns);
+            self.wanted.insert(netns, at);
         }
     }
 
-    /// The same for a namespace that nobody reads unasked, unless it was read within `age_us`.
+    /// Wants a namespace read once more after `since`, for a connection that waits for it.
+    pub(super) fn insist(&mut self, at: Time, netns: NetnsId, since: Time) {
+        let Some(page) = self.pages.get_mut(&netns) else {
+            return;
+        };
+        // The answer to that is still to come, or it is the one that is known.
+        if page.asked.is_some_and(|asked| asked >= since) {
+            return;
+        }
+        let again = page
+            .insisted
+            .filter(|(_, last)| at.micros_since(*last) < NEW_US);
+        let begun = again.map_or(at, |(begun, _)| begun);
+        page.insisted = Some((begun, at));
+        let is_new = at.micros_since(begun) < NEW_US;
+        let wait = if is_new { INSIST_US } else { ASK_AGAIN_US };
+        let from = page
+            .asked
+            .map_or(at, |asked| at.max(asked.plus_micros(wait)));
+        page.asked = Some(from);
+        self.wanted.entry(netns).or_insert(from);
+    }
+
+    /// Wants a namespace read that nobody reads unasked, unless it was read within `age_us`.
     pub(super) fn ask_unread(&mut self, at: Time, netns: NetnsId, age_us: u64) {
         let Some(page) = self.page(netns) else {
             return;
@@ -212,8 +246,21 @@ impl Rulebook {
     }
 
     /// The next namespace to be read.
-    pub(super) fn next_wanted(&mut self) -> Option<NetnsId> {
-        self.wanted.pop_first()
+    pub(super) fn next_wanted(&mut self, at: Time) -> Option<NetnsId> {
+        let mut wanted = self.wanted.iter();
+        let (netns, _) = wanted.find(|(_, from)| **from <= at)?;
+        let netns = *netns;
+        self.wanted.remove(&netns);
+        Some(netns)
+    }
+
+    /// When [`Self::next_wanted`] has something that it has not now.
+    pub(super) fn due(&self, at: Time) -> Option<Time> {
+        self.wanted
+            .values()
+            .copied()
+            .filter(|from| *from > at)
+            .min()
     }
 
     /// The namespace is gone.
@@ -243,7 +290,7 @@ impl Rulebook {
         page.changed = page.changed.take().filter(|change| change.at >= before);
         page.changes = page.changed.is_some().into();
         page.asked = Some(at);
-        self.wanted.insert(netns);
+        self.wanted.insert(netns, at);
     }
 
     fn page(&mut self, netns: NetnsId) -> Option<&mut Page> {

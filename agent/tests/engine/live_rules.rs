@@ -52,6 +52,7 @@ pub(crate) fn reading_of(netns: NetnsId, texts: &[(Backend, Family, &str)]) -> I
         sources: RulesSource::RULES.map(read).to_vec(),
         ruleset,
         took_us: 1,
+        lasted_us: 0,
     }))
 }
 

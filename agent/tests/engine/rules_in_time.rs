@@ -1,13 +1,16 @@
 //! Rules that come, go and are read again: findings follow them, and nothing is made of rules of another time or pod.
 
 use sidestep::{
-    engine::Code,
-    model::{Arrival, Family, NetnsId, RulesBackend, Signal},
+    engine::{Change, Code, Input},
+    model::{Arrival, EdgeKey, Family, NetnsId, RulesBackend, Signal},
 };
 
 use crate::{
-    kit::{APP, IN, MESHED, Node, OUT, PROXY, PROXY_UID, established, facts, into, out, process},
-    live_rules::{WHOLE, dial, legacy, reading, with, without},
+    kit::{
+        APP, IN, MESHED, Node, OUT, PROXY, PROXY_UID, established, facts, into, meshed, out,
+        process,
+    },
+    live_rules::{WHOLE, dial, legacy, reading, whole, with, without},
 };
 
 fn changed(node: &Node) -> Signal {
@@ -144,7 +147,9 @@ fn a_connection_older_than_the_rules() {
     node.pass(1.0);
     node.give(legacy(WHOLE));
     dial(&mut node, 1000);
-    node.pass(2.5);
+    assert_eq!(node.engine.next_wanted_rules(), Some(MESHED));
+    node.pass(2.2);
+    node.give(legacy(WHOLE));
     let finding = node.only(Code::BypassBeforeRules);
     assert!(
         facts(&finding).contains("rules_since"),
@@ -213,4 +218,105 @@ fn inbound_rules_that_are_back_end_the_finding_without_further_traffic() {
     assert_eq!(node.engine.waiting(), 0);
     node.pass(10.0);
     assert_eq!(node.told(), [Code::BypassRulesRemoved]);
+}
+
+/// Rules that were away, came back, and are away again: connections of four seconds, with nothing read since.
+fn away_again(delta: EdgeKey) -> Node {
+    let mut node = with(WHOLE);
+    node.pass(5.0);
+    node.give(reading(&[]));
+    node.pass(1.0);
+    node.give(whole(WHOLE));
+    node.pass(4.0);
+    for _ in 0..16 {
+        node.edge(delta, established(1));
+        node.pass(0.25);
+    }
+    assert_eq!(node.engine.next_wanted_rules(), Some(MESHED));
+    assert_eq!(node.told(), []);
+    node
+}
+
+fn dialed() -> EdgeKey {
+    out(APP, 1000, "10.9.0.1:80", Arrival::Nowhere)
+}
+
+#[test]
+fn rules_that_go_again_before_they_are_read_again_were_removed() {
+    for key in [dialed(), into(APP, 1000, 8080, "10.9.0.7")] {
+        let mut node = away_again(key);
+        node.give(reading(&[]));
+        node.pass(1.0);
+        let finding = node.only(Code::BypassRulesRemoved);
+        assert_eq!(finding.connections, 16);
+        node.give(whole(WHOLE));
+        node.pass(10.0);
+        assert_eq!(node.told(), [Code::BypassRulesRemoved]);
+        assert_eq!(node.open(), []);
+    }
+}
+
+#[test]
+fn what_goes_past_rules_that_are_there_when_read_again_is_not_understood() {
+    let mut node = away_again(dialed());
+    node.give(whole(WHOLE));
+    let finding = node.only(Code::BypassUnknown);
+    assert_eq!(finding.connections, 16);
+}
+
+#[test]
+fn a_moment_is_no_longer_for_being_held_back() {
+    let mut node = with(WHOLE);
+    node.pass(5.0);
+    node.edge(dialed(), established(16));
+    node.pass(4.0);
+    node.give(whole(WHOLE));
+    node.pass(20.0);
+    assert_eq!(node.told(), []);
+}
+
+#[test]
+fn what_contradicts_rules_that_are_not_read_again_is_told_all_the_same() {
+    let mut node = away_again(dialed());
+    node.pass(5.5);
+    assert_eq!(node.told(), []);
+    node.pass(1.0);
+    node.only(Code::BypassUnknown);
+}
+
+#[test]
+fn what_waits_for_the_rules_of_a_pod_that_ends_is_still_its_own() {
+    for after in [0.5, 3.5, 6.5] {
+        let mut node = with(WHOLE);
+        node.pass(5.0);
+        dial(&mut node, 1000);
+        node.pass(after);
+        assert_eq!(node.engine.waiting(), 1);
+        node.change(Change::PodGone(meshed().key));
+        node.pass(6.0);
+        assert_eq!(node.engine.waiting(), 0);
+        let board = node.engine.board();
+        assert_eq!(board.unattributed, []);
+        assert_eq!(board.connections[0].connections, 1);
+    }
+}
+
+#[test]
+fn a_reading_that_began_before_a_connection_does_not_speak_of_it() {
+    let began_before = |text| {
+        let Input::Rules(mut reading) = whole(text) else {
+            unreachable!()
+        };
+        reading.lasted_us = 400_000;
+        Input::Rules(reading)
+    };
+    let mut node = with(WHOLE);
+    node.pass(5.0);
+    dial(&mut node, 1000);
+    node.pass(0.2);
+    node.give(began_before(WHOLE));
+    assert_eq!(node.engine.waiting(), 1);
+    node.pass(0.2);
+    node.give(began_before("*nat\nCOMMIT\n"));
+    node.only(Code::BypassRulesRemoved);
 }

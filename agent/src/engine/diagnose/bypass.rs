@@ -38,6 +38,11 @@ pub(super) fn bypassed(
         code => code,
     };
     let case = findings.note(j.at, Some(j.pod), code);
+    if code == Code::BypassUnknown {
+        // How long it went on is what makes it believed, not how long it was held back.
+        case.first = case.first.min(j.came.first);
+        case.last = j.came.last;
+    }
     case.add(&sample(j));
     witnesses(case, j, scene);
     arrival_fact(case, j);

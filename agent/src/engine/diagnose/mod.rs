@@ -57,7 +57,7 @@ use super::{
     explain::Explained,
     facts::View,
     findings::{Findings, Render},
-    late::Late,
+    late::{Came, Late},
     rulebook::{Page, Read},
     sockets::Namespace,
     watch::{Refusals, Watch},
@@ -71,6 +71,8 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Judged<'a> {
     pub(super) at: Time,
+    /// It may have been held back since.
+    pub(super) came: Came,
     pub(super) pod: PodId,
     pub(super) key: &'a EdgeKey,
     pub(super) view: &'a View,

@@ -5,7 +5,7 @@
 //! the programs make tables that are not there, and the kernel loads modules that are not,
 //! so neither is ever asked about what the cheap look did not show.
 
-use std::{fs, io, sync::atomic::AtomicBool};
+use std::{fs, io, sync::atomic::AtomicBool, time::Instant};
 
 use nix::{
     errno::Errno,
@@ -57,10 +57,13 @@ pub(super) struct Found {
     pub(super) unchanged: bool,
     /// Processor time it took, microseconds.
     pub(super) took_us: u64,
+    /// Time it took, microseconds.
+    pub(super) lasted_us: u64,
 }
 
 /// Looks at the namespace the calling thread is in; the thread must have been made for it.
 pub(super) fn look(at: &Look<'_>) -> Found {
+    let began = Instant::now();
     let children = cpu_us(UsageWho::RUSAGE_CHILDREN);
     let mut found = Found::default();
     legacy(at, &mut found);
@@ -69,6 +72,7 @@ pub(super) fn look(at: &Look<'_>) -> Found {
     understand(&mut found, sets.as_deref());
     found.took_us = cpu_us(UsageWho::RUSAGE_THREAD)
         + cpu_us(UsageWho::RUSAGE_CHILDREN).saturating_sub(children);
+    found.lasted_us = began.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
     found
 }
 

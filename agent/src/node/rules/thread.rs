@@ -296,6 +296,7 @@ impl Work {
             sources: found.sources,
             ruleset: found.ruleset,
             took_us: found.took_us,
+            lasted_us: found.lasted_us,
         };
         let wrong = reading.sources.iter();
         let wrong = wrong.filter_map(|(source, read)| trouble::of(*source, read, self.limits));
