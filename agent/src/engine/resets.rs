@@ -1,7 +1,8 @@
 //! Destinations whose connections the other end resets or closes before it has answered anything.
 //!
 //! One such end is everyday life. It matters when it is what most connections to a destination come
-//! to; so established ones are counted beside it, which come a drain later.
+//! to; so established and refused ones are counted beside it, which come a drain later. Who ends
+//! resets what it holds, some of it late on a busy machine, and refuses from then on.
 
 use std::net::SocketAddr;
 
@@ -19,8 +20,12 @@ pub(super) struct Run {
     pub(super) resets: u64,
     /// Connections established since the first reset; a drain behind.
     pub(super) established: u64,
+    /// And refused.
+    refused: u64,
     pub(super) first: Time,
     pub(super) last: Time,
+    /// Since when it is what connections come to.
+    pub(super) ruled: Option<Time>,
 }
 
 impl Run {
@@ -36,7 +41,8 @@ impl Run {
 
     /// Most connections come to something else.
     fn is_over(&self) -> bool {
-        self.established > self.resets.saturating_mul(2).saturating_add(2)
+        let all = self.established.saturating_add(self.refused);
+        all > self.resets.saturating_mul(2).saturating_add(2)
     }
 }
 
@@ -58,21 +64,36 @@ impl Resets {
         let fresh = Run {
             resets: 0,
             established: 0,
+            refused: 0,
             first: at,
             last: at,
+            ruled: None,
         };
         let run = self.by.again(at, from, fresh);
         run.resets = run.resets.saturating_add(n);
         run.last = at;
+        if run.is_rule() {
+            run.ruled.get_or_insert(at);
+        }
         *run
     }
 
     /// Connections to a destination were established.
     pub(super) fn established(&mut self, to: SocketAddr, n: u64) {
+        self.otherwise(to, |run| &mut run.established, n);
+    }
+
+    /// Connections to a destination were refused.
+    pub(super) fn refused(&mut self, to: SocketAddr, n: u64) {
+        self.otherwise(to, |run| &mut run.refused, n);
+    }
+
+    fn otherwise(&mut self, to: SocketAddr, which: impl FnOnce(&mut Run) -> &mut u64, n: u64) {
         let Some(run) = self.by.get_mut(to) else {
             return;
         };
-        run.established = run.established.saturating_add(n);
+        let count = which(run);
+        *count = count.saturating_add(n);
         if run.is_over() {
             self.by.remove(to);
         }

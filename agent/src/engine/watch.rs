@@ -195,6 +195,7 @@ impl Watch {
             Refuser::App => &mut self.app,
             Refuser::Upstream => {
                 self.unanswered.answered(to);
+                self.resets.refused(to, n);
                 &mut self.upstream
             }
         };

@@ -199,7 +199,7 @@ fn an_upstream_that_resets_before_it_answers() {
         node.edge(upstream(), established(1));
         node.pass(0.5);
     }
-    node.pass(1.0);
+    node.pass(1.5);
     let finding = node.only(Code::StuckUpstreamReset);
     assert!(facts(&finding).contains("10.9.0.1:80, 4 times"));
     // It is what few connections come to.
@@ -223,16 +223,33 @@ fn resets_wait_for_what_the_pod_behind_them_says() {
         let mut to_its_app = out(ITS_PROXY, PROXY_UID, "10.9.0.1:80", Arrival::Unknown);
         to_its_app.owner.netns = OTHER;
         let key = out(PROXY, PROXY_UID, TO, Arrival::Unknown);
-        for _ in 0..4 {
-            if refuses {
+        for time in 0..4 {
+            if refuses && time >= 2 {
                 node.edge(to_its_app, refused(1));
             }
             node.signal(reset(key, 40_000));
             node.edge(upstream(), established(1));
             node.pass(0.45);
         }
+        node.pass(1.05);
         assert_eq!(node.told().contains(&Code::StuckUpstreamReset), !refuses);
     }
+}
+
+#[test]
+fn who_ends_and_resets_the_last_of_its_connections_late_refuses() {
+    let mut node = Node::running();
+    let key = out(PROXY, PROXY_UID, TO, Arrival::Unknown);
+    for then in [0.0, 1.2, 0.5] {
+        node.signal(reset(key, 40_000));
+        node.pass(then);
+    }
+    for _ in 0..4 {
+        node.edge(upstream(), refused(10));
+        node.pass(1.0);
+    }
+    node.pass(5.0);
+    assert_eq!(node.told(), [Code::StuckUpstreamRefused]);
 }
 
 #[test]

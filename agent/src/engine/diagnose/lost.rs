@@ -223,13 +223,13 @@ pub(super) fn answered(
 const DRAIN_US: u64 = 1_500_000;
 
 /// When resets may be told: when they are the rule, and the drain that tells of those that
-/// were established beside them has come.
+/// were established or refused beside them has come.
 pub(super) fn ripe_reset(case: &Case, scene: &Scene<'_>) -> Option<Time> {
     let of = |to: SocketAddr| scene.upstream(to, Code::StuckUpstreamReset) == case.code;
     let mut rules = scene.watch.resets.rules();
     let (_, run) = rules.find(|(to, _)| of(**to))?;
-    let begun = run.first.max(case.first);
-    Some(begun.plus_micros(DRAIN_US))
+    let ruled = run.ruled.unwrap_or(run.last).max(case.first);
+    Some(ruled.plus_micros(DRAIN_US))
 }
 
 /// When a silent upstream may be told: when it is a run, and the rules of the pod were read
