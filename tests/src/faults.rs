@@ -5,7 +5,8 @@
 //! nothing ever happens to. What is done, to whom and when comes from the seed alone, so that a run can be had again;
 //! each fault has its turn before any has its second.
 //!
-//! It must never call a fault found that was found before it was there: before each one, nothing may be open.
+//! It must never call a fault found that was found before it was there: before each one, nothing may be open. Time in which
+//! the whole machine stood still is nobody's delay: it is measured by sleeping, taken off, and told.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,8 @@ use crate::spec::{Action, Scenario};
 
 /// Between two looks at the findings.
 const POLL: Duration = Duration::from_millis(200);
+/// Who sleeps for a moment and wakes up so much later was not let run.
+const STALL: Duration = Duration::from_millis(300);
 /// A machine this slow would not find a healthy pod healthy.
 const SETTLE: Duration = Duration::from_secs(20);
 
@@ -61,6 +64,8 @@ pub(crate) struct Tally {
     pub(crate) found: Vec<f64>,
     /// Seconds until each was over, once it was mended.
     pub(crate) over: Vec<f64>,
+    /// Time in which the machine did not let anybody run.
+    pub(crate) stalled: Duration,
     /// What went wrong, for people.
     pub(crate) problems: Vec<String>,
 }
@@ -139,12 +144,12 @@ impl Run<'_, '_> {
                 .act(action)
                 .with_context(|| format!("making `{name}`"))?;
         }
-        let begun = Instant::now();
+        let begun = self.now();
         let mut waits: Vec<&Fault> = faults.iter().collect();
         let mut took = Vec::new();
         while let Some(longest) = waits.iter().map(|fault| fault.found).reduce(f64::max) {
             let open = self.look()?;
-            let seconds = begun.elapsed().as_secs_f64();
+            let seconds = self.seconds_since(begun);
             let is_open = |fault: &&Fault| open.contains(&(fault.pod.clone(), fault.code.clone()));
             for fault in waits.iter().filter(|fault| is_open(fault)) {
                 took.push(seconds);
@@ -161,7 +166,7 @@ impl Run<'_, '_> {
                 self.tally.problems.extend(missed);
                 break;
             }
-            self.stage.sleep(POLL);
+            self.pause();
         }
         // Broken for a while, found or not.
         let time = Duration::from_millis(self.random.below(3_000));
@@ -184,11 +189,11 @@ impl Run<'_, '_> {
     }
 
     fn until_over(&mut self, faults: &[Fault]) -> Result<f64> {
-        let mended = Instant::now();
+        let mended = self.now();
         let bound = faults.iter().map(|fault| fault.over).fold(0.0, f64::max);
         loop {
             let open = self.look()?;
-            let seconds = mended.elapsed().as_secs_f64();
+            let seconds = self.seconds_since(mended);
             if open.is_empty() {
                 if seconds > bound {
                     let names: Vec<&str> = faults.iter().map(|f| f.name.as_str()).collect();
@@ -202,7 +207,7 @@ impl Run<'_, '_> {
                 seconds < bound + 150.0,
                 "still open {seconds:.0} s after everything was mended: {open:?}"
             );
-            self.stage.sleep(POLL);
+            self.pause();
         }
     }
 
@@ -210,9 +215,35 @@ impl Run<'_, '_> {
         let end = Instant::now() + time;
         while Instant::now() < end {
             self.look()?;
-            self.stage.sleep(POLL);
+            self.pause();
         }
         Ok(())
+    }
+
+    /// Sleeps between two looks, and measures what the machine made of it.
+    fn pause(&mut self) {
+        let slept = Instant::now();
+        self.stage.sleep(POLL);
+        let late = slept.elapsed().saturating_sub(POLL);
+        if late >= STALL {
+            let at = self.clock.elapsed().as_secs_f64();
+            eprintln!(
+                "{at:>5.0} s: the machine stood still for {:.1} s",
+                late.as_secs_f64()
+            );
+            self.tally.stalled += late;
+        }
+    }
+
+    /// Now, and how long the machine stood still until now.
+    fn now(&self) -> (Instant, Duration) {
+        (Instant::now(), self.tally.stalled)
+    }
+
+    /// Seconds since then in which the machine ran.
+    fn seconds_since(&self, (then, stalled): (Instant, Duration)) -> f64 {
+        let still = self.tally.stalled.saturating_sub(stalled);
+        then.elapsed().saturating_sub(still).as_secs_f64()
     }
 
     /// Findings about pods that are open now; whatever is no part of what was done is a problem.

@@ -160,7 +160,8 @@ fn with_faults(options: &Options, session: &Session, recipe: &Recipe) -> Result<
             "seed": seed, "minutes": options.minutes, "faults": tally.made, "found_max_s": most(&tally.found),
             "found_median_s": median(&tally.found), "over_max_s": most(&tally.over), "problems": tally.problems,
             "connections": served, "counted": last.counted, "lost": last.lost, "unattributed": last.unattributed,
-            "rss_mib": last.rss_kib / 1024.0, "growth_kib": growth, "pass": good,
+            "rss_mib": last.rss_kib / 1024.0, "growth_kib": growth, "stalled_s": tally.stalled.as_secs_f64(),
+            "pass": good,
         })
     );
     Ok(if good {
