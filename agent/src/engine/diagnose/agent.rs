@@ -136,7 +136,7 @@ pub(super) fn summary(case: &Case) -> String {
         ),
         _ => {
             let missing = u64::try_from(case.sources.size().0).unwrap_or(0);
-            let signals = super::text::plural(missing, "signal");
+            let signals = super::words::plural(missing, "signal");
             format!("{signals} of this node's kernel cannot be had")
         }
     }

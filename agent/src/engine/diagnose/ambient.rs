@@ -6,7 +6,7 @@
 
 use super::{
     Scene,
-    text::{captured, listeners},
+    words::{captured, listeners},
 };
 use crate::engine::{directory::PodEntry, explain, findings::Case};
 

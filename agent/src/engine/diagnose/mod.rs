@@ -27,6 +27,7 @@ mod stuck;
 mod tables;
 mod text;
 mod throttle;
+mod words;
 
 use std::net::SocketAddr;
 

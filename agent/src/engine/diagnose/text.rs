@@ -3,7 +3,11 @@
 //! Everything shown was counted or seen; nothing is computed here that could be wrong in
 //! another way than the case itself. Words that differ between meshes come from the intent.
 
-use super::{Scene, remedy::remedy};
+use super::{
+    Scene,
+    remedy::remedy,
+    words::{captured, listeners, plural},
+};
 use crate::{
     engine::{
         Code, Evidence, Finding, FindingState,
@@ -154,14 +158,6 @@ fn unknown(case: &Case, n: &str, pod: &str) -> String {
         (None, None) => "the reason was not found",
     };
     format!("{n} of {pod} went around the proxy although others were captured before; {why}")
-}
-
-pub(super) fn plural(n: u64, what: &str) -> String {
-    if n == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{n} {what}s")
-    }
 }
 
 fn nothing_redirected(case: &Case) -> String {
@@ -342,44 +338,5 @@ fn scene_facts(case: &Case, scene: &Scene<'_>, push: &mut dyn FnMut(&str, String
         | Code::AgentDegraded
         | Code::AgentOverload
         | Code::AgentUnattributed => {}
-    }
-}
-
-pub(super) fn captured(scene: &Scene<'_>) -> String {
-    let mut seen = Vec::new();
-    for direction in [Direction::Outbound, Direction::Inbound] {
-        for family in [Family::Ipv4, Family::Ipv6] {
-            if scene.watch.captured.get(direction, family).is_some() {
-                seen.push(format!("{} {}", direction.as_str(), family.as_str()));
-            }
-        }
-    }
-    if seen.is_empty() {
-        "nothing so far".to_owned()
-    } else {
-        seen.join(", ")
-    }
-}
-
-pub(super) fn listeners(scene: &Scene<'_>, port: u16) -> String {
-    let Some(ns) = scene.ns else {
-        return format!("port {port}: not known");
-    };
-    let on: Vec<String> = ns
-        .on_port(port)
-        .iter()
-        .map(|(l, h)| {
-            let both = if l.dual_stack { ", IPv4 too" } else { "" };
-            format!(
-                "{} (uid {}{both})",
-                std::net::SocketAddr::new(l.addr, port),
-                h.uid
-            )
-        })
-        .collect();
-    if on.is_empty() {
-        format!("port {port}: nobody")
-    } else {
-        format!("port {port}: {}", on.join("; "))
     }
 }
